@@ -1,0 +1,1 @@
+"""Podium: a hyperparameter search that ends in a decision."""

@@ -1,0 +1,347 @@
+"""The command `podium`: arguments, exit codes, and nothing else."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from search.records import ConfigError, PodiumError
+from search.settings import POLICIES, SAMPLERS, SCHEDULERS, load_settings, load_tracking, nearest
+
+app = typer.Typer(
+    name="podium",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Search hyperparameters on a Ray cluster, and end in a decision.",
+    epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed, "
+    "130 interrupted.",
+)
+console = Console(soft_wrap=True, highlight=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+class Format(StrEnum):
+    """How a table is printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+
+
+def main() -> None:
+    """Runs the command line; every known error is one paragraph on stderr and its exit code."""
+    logging.captureWarnings(True)
+    try:
+        app()
+    except PodiumError as error:
+        errors.print(f"podium: {error}", markup=False)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        errors.print("podium: interrupted; `podium status` shows what was recorded.", markup=False)
+        raise SystemExit(130) from None
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(0) from None
+
+
+@app.command(
+    epilog="Examples: `podium run`, "
+    "`podium run --space cnn --data fashion-mnist --data-dir data --trials 60`, "
+    "`podium run --space my_space.py --sampler gp --scheduler hyperband`"
+)
+def run(
+    study: Annotated[str | None, typer.Option(help="Name; made from space, data, time.")] = None,
+    space: Annotated[str | None, typer.Option(help="mlp, cnn, a .py file or a module.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits, mnist or fashion-mnist.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials of the search. [24]")] = None,
+    max_epochs: Annotated[int | None, typer.Option(help="Epochs of a full trial. [18]")] = None,
+    first_rung: Annotated[int | None, typer.Option(help="First epoch to stop at. [2]")] = None,
+    reduction: Annotated[int | None, typer.Option(help="One in how many goes on. [3]")] = None,
+    sampler: Annotated[str | None, typer.Option(help=f"{', '.join(SAMPLERS)}. [tpe]")] = None,
+    scheduler: Annotated[str | None, typer.Option(help=f"{', '.join(SCHEDULERS)}. [asha]")] = None,
+    policy: Annotated[
+        str | None, typer.Option(help=f"{', '.join(POLICIES)}. [one-standard-error]")
+    ] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Trials at once. [as many as fit]")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs of each trial. [1]")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of each trial. [0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of everything that is random. [0]")] = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="Confirmed with the baseline; 0: search only. [3]")
+    ] = None,
+    confirm_seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each. [3]")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster: host:port, auto. [RAY_ADDRESS or local]")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="A YAML file with these settings.")] = None,
+) -> None:
+    """Search, confirm the finalists on fresh seeds, open the test split once, and recommend."""
+    flags = {key: value for key, value in locals().items() if key != "config"}
+    settings = load_settings(config, flags)
+    from search.console import ProgressView
+    from search.study import prepare, run_study
+
+    launch = prepare(settings)
+    training, test = launch.data.training, launch.data.test
+    say(f"Study {launch.name}")
+    say(
+        f"Data {training.name}: {len(launch.data.split.train):,} train, "
+        f"{len(launch.data.split.validation):,} validation, {test.size:,} test (locked); "
+        f"fingerprint {launch.data.fingerprint}"
+    )
+    say(
+        f"Ray {launch.cluster.address}: {launch.concurrent} trials at once on "
+        f"{launch.cluster.cpus} CPUs"
+    )
+    outcome = run_study(launch, lambda progress, name: ProgressView(console, progress, name))
+    if outcome.recommendation is not None:
+        print_recommendation(outcome.recommendation)
+    if outcome.verdict is not None:
+        say(f"\nVerdict: {outcome.verdict.sentence}")
+        if outcome.verdict.openings > 1:
+            say(f"This test split has now been opened {outcome.verdict.openings} times.")
+    else:
+        say("\nSearch only: nothing was confirmed, the test split stayed locked.")
+    say(f"\nReport  {outcome.report}")
+    if outcome.model_file is not None:
+        say(f"Model   {outcome.model_file}")
+    if outcome.model is not None:
+        say(f"MLflow  {outcome.model.uri}, run {outcome.run_id}")
+    if outcome.trouble is not None:
+        errors.print(f"podium: MLflow does not have everything: {outcome.trouble}", markup=False)
+    say("\nNext:")
+    say("  podium ui                                  trials and charts in MLflow")
+    say(f"  podium compare {outcome.name}")
+    if outcome.recommendation is not None:
+        say(f"  podium recommend {outcome.name} --policy best-mean")
+
+
+@app.command(epilog="Examples: `podium status`, `podium status mlp-digits-20260101-120000`")
+def status(
+    study: Annotated[str | None, typer.Argument(help="One study in detail.")] = None,
+) -> None:
+    """List the studies of this folder, or show where one stands."""
+    from search.report import count_trials
+    from search.study import existing_ledger, find_study
+
+    ledger = existing_ledger()
+    if study is None:
+        rows = [
+            {
+                "study": s.name,
+                "state": s.state.value,
+                "space": s.settings.get("space"),
+                "data": s.settings.get("data"),
+                "trials": len(ledger.trials(s.name)),
+                "recommended": (s.outcome or {}).get("recommended", ""),
+            }
+            for s in ledger.studies()
+        ]
+        print_rows(rows, Format.TABLE)
+        return
+    record = find_study(ledger, study)
+    say(
+        f"Study {record.name}: {record.state.value}{f' ({record.reason})' if record.reason else ''}"
+    )
+    say(count_trials(ledger.trials(study)))
+    openings = ledger.openings(record.facts["test_fingerprint"])
+    say(f"Fingerprint {record.facts['fingerprint']}.")
+    say(f"Its test split was opened {len(openings)} times, by all studies together.")
+    if record.outcome:
+        say(str(record.outcome["summary"]))
+        say(f"Verdict: {record.outcome['verdict']['sentence']}")
+
+
+@app.command(
+    epilog="Examples: `podium compare`, `podium compare A B --sort parameters --format csv`"
+)
+def compare(
+    studies: Annotated[list[str] | None, typer.Argument(help="Studies. [the newest]")] = None,
+    sort: Annotated[
+        str, typer.Option(help="Column; a leading - turns it round.")
+    ] = "-val_accuracy",
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TABLE,
+) -> None:
+    """Print a table of trials."""
+    from search.study import existing_ledger, find_study
+
+    ledger = existing_ledger()
+    names = studies or [s.name for s in ledger.studies()[:1]]
+    rows = [trial_row(name, t) for name in names for t in trials_of(ledger, find_study, name)]
+    key = sort.removeprefix("-").replace("-", "_")
+    if rows and key not in rows[0]:
+        raise ConfigError(f"Unknown column {key!r}.{nearest(key, rows[0])}")
+    known = [row for row in rows if row[key] is not None]
+    known.sort(key=lambda row: row[key], reverse=sort.startswith("-"))
+    print_rows(known + [row for row in rows if row[key] is None], format)
+
+
+@app.command(epilog="Example: `podium recommend STUDY --policy best-mean`")
+def recommend(
+    study: Annotated[str, typer.Argument(help="A study with confirmed finalists.")],
+    policy: Annotated[
+        str | None, typer.Option(help=f"{', '.join(POLICIES)}. [the study's own]")
+    ] = None,
+) -> None:
+    """Recommend again, with another policy: nothing is trained, the test split stays locked."""
+    if policy is not None and policy not in POLICIES:
+        raise ConfigError(f"Unknown policy {policy!r}.{nearest(policy, POLICIES)}")
+    from search.study import existing_ledger, recommend_again
+
+    recommendation, shipped = recommend_again(existing_ledger(), study, policy)
+    print_recommendation(recommendation)
+    if shipped and shipped != recommendation.winner.config.config_id:
+        say(f"\nThe study's own policy recommended {shipped}; the registered model is that one.")
+
+
+@app.command(epilog="Examples: `podium ui`, `podium ui --port 5001`")
+def ui(
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
+) -> None:
+    """Serve MLflow's UI on the store that studies of this folder are tracked in."""
+    settings = load_tracking()
+    if settings.tracking_uri.startswith(("http://", "https://")):
+        say(f"Studies are tracked on a server, which has its own UI: {settings.tracking_uri}")
+        return
+    say(f"MLflow's UI: http://{host}:{port} (experiment {settings.experiment!r}; Ctrl-C ends it)")
+    sys.stdout.flush()
+    # The command becomes the server, so that ending one ends the other.
+    os.execv(
+        sys.executable,
+        [
+            sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port),
+            "--backend-store-uri", settings.tracking_uri,
+            "--artifacts-destination", settings.artifact_root,
+            "--workers", "1",
+        ],
+    )  # fmt: skip
+
+
+@app.command()
+def spaces() -> None:
+    """List the built-in spaces and their baselines."""
+    from search.space import BUILT_IN, find_space, open_space
+
+    rows = []
+    for name in BUILT_IN:
+        space = open_space(find_space(name))
+        rows.append({"space": name, "baseline": space.baseline_config().model_dump_json()})
+    print_rows(rows, Format.TABLE)
+    say("Your own: --space path/to/file.py or --space package.module, with suggest and baseline.")
+
+
+@app.command()
+def data() -> None:
+    """List the data sets."""
+    from search.data import DATASET_NOTES
+
+    print_rows([{"data": k, "what": v} for k, v in DATASET_NOTES.items()], Format.TABLE)
+
+
+def say(text: str) -> None:
+    """Prints a line as it is."""
+    console.print(text, markup=False)
+
+
+def print_recommendation(recommendation: Any) -> None:
+    """Prints the candidates with the reasons, and the choice."""
+    from search.selection import percent, points
+
+    rows = [
+        {
+            "configuration": "baseline"
+            if r.candidate.is_baseline
+            else r.candidate.config.config_id,
+            "parameters": f"{r.candidate.parameters:,}",
+            "validation": percent(r.candidate.mean),
+            "standard error": points(r.standard_error),
+            "decision": r.reason,
+        }
+        for r in recommendation.ranked
+    ]
+    say(f"\nConfirmed on {len(recommendation.winner.accuracies)} fresh seeds:")
+    print_rows(rows, Format.TABLE)
+    say(recommendation.summary)
+
+
+def trials_of(ledger: Any, find_study: Callable[[Any, str], Any], name: str) -> Sequence[Any]:
+    """A study's trials, after making sure that there is such a study."""
+    find_study(ledger, name)
+    trials: Sequence[Any] = ledger.trials(name)
+    return trials
+
+
+def trial_row(study: str, trial: Any) -> dict[str, Any]:
+    """A trial as a row of `podium compare`."""
+    totals, config = trial.totals, trial.config
+    return {
+        "study": study,
+        "trial": trial.number,
+        "phase": trial.phase.value,
+        "state": trial.state.value,
+        "rung": trial.rung,
+        "val_accuracy": totals.val_accuracy if totals else None,
+        "gap": totals.gap if totals else None,
+        "f1_macro": totals.f1_macro if totals else None,
+        "best_epoch": totals.best_epoch if totals else None,
+        "epochs": trial.epochs_trained,
+        "parameters": totals.parameters if totals else None,
+        "wall_seconds": totals.wall_seconds if totals else None,
+        "config_id": config.config_id,
+        "config": config.canonical_json,
+        "reason": trial.reason,
+    }
+
+
+def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
+    """Prints rows with the same keys."""
+    if format is Format.JSON:
+        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        return
+    names = list(rows[0]) if rows else []
+    if format is Format.CSV:
+        buffer = io.StringIO()
+        writer = csv.DictWriter(buffer, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        sys.stdout.write(buffer.getvalue())
+        return
+    cells = [[_cell(row[name]) for name in names] for row in rows]
+    if format is Format.MARKDOWN:
+        lines = [names, ["---"] * len(names), *cells]
+        text = "\n".join(
+            "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
+        )
+        sys.stdout.write(text + "\n")
+        return
+    table = Table(box=None, pad_edge=False)
+    for name in names:
+        table.add_column(name.replace("_", " "), overflow="fold")
+    for line in cells:
+        table.add_row(*(c.replace("[", "\\[") for c in line))
+    console.print(table, soft_wrap=False)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    return str(value)

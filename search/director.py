@@ -1,0 +1,330 @@
+"""What a study does next: search, then confirmation, then one look at the test split."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from search.data import VALIDATION_FRACTION, LoadedData
+from search.ledger import Ledger
+from search.records import (
+    Assignment,
+    Examination,
+    Phase,
+    Recommendation,
+    State,
+    StudyFailed,
+    TrialTotals,
+    Verdict,
+    WorkerReport,
+)
+from search.sampler import Sampler, derived_seed
+from search.scheduler import Scheduler
+from search.selection import confirmed_candidates, recommend
+from search.settings import StudySettings
+from search.verdict import judge
+from spaces.config import TrialConfig
+
+HOPELESS_AFTER = 5
+"""The study ends when this many trials have ended first and all have failed."""
+Job = Assignment | Examination
+
+
+@dataclass
+class Progress:
+    """Where a study stands, for people; read from another thread while it is written."""
+
+    search_total: int
+    confirm_total: int
+    phase: str = "starting workers"
+    running: int = 0
+    search_ended: dict[State, int] = field(default_factory=dict)
+    confirm_ended: int = 0
+    rungs: dict[int, int] = field(default_factory=dict)
+    best: float | None = None
+    best_trial: int | None = None
+
+    def see(self, number: int, accuracy: float) -> None:
+        """Remembers the best trial so far; the first of several."""
+        if self.best is None or accuracy > self.best:
+            self.best, self.best_trial = accuracy, number
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    job: Assignment
+    state: State
+    totals: TrialTotals | None
+    reason: str | None
+
+
+class StudyDirector:
+    """Hands out trials and hears of them: a state machine without Ray, threads or wall clock.
+
+    The order of every step is: the ledger first, then Optuna and the scheduler, then people.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: StudySettings,
+        data: LoadedData,
+        baseline: TrialConfig,
+        ledger: Ledger,
+        sampler: Sampler,
+        scheduler: Scheduler,
+        *,
+        requirements: tuple[str, ...],
+        now_ms: Callable[[], int],
+        notify: Callable[[], None],
+    ) -> None:
+        """Prepares a new study, which the ledger knows already.
+
+        Args:
+            name: of the study.
+            settings: what to do.
+            data: with the test split still locked.
+            baseline: the space's default configuration.
+            ledger: committed to before anything else.
+            sampler: proposes for the search.
+            scheduler: stops weak trials of the search.
+            requirements: of the shipped model.
+            now_ms: the clock.
+            notify: called after each change; must not block.
+        """
+        self._name, self._settings, self._data = name, settings, data
+        self._baseline, self._ledger = baseline, ledger
+        self._sampler, self._scheduler = sampler, scheduler
+        self._requirements, self._now_ms, self._notify = requirements, now_ms, notify
+        self._numbers = itertools.count()
+        self._open: dict[int, Assignment] = {}
+        self._ended: list[_Ended] = []
+        self._totals: dict[int, TrialTotals] = {}
+        self._all_asked = False
+        self._queue: list[Assignment] = []
+        self._confirming: list[TrialConfig] = []
+        self._finalists_chosen = False
+        self._models: dict[str, tuple[float, bytes]] = {}
+        self._finished = False
+        self.recommendation: Recommendation | None = None
+        self.verdict: Verdict | None = None
+        self.package = b""
+        confirms = (settings.finalists + 1) * settings.confirm_seeds if settings.finalists else 0
+        self.progress = Progress(settings.trials, confirms)
+
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do."""
+        return self._finished
+
+    def next_job(self) -> Job | None:
+        """The next trial, or the examination once confirmation is over; None while to wait."""
+        job = self._next_search() or self._next_confirmation()
+        if job is None:
+            return self._next_examination()
+        self._ledger.begin_trial(self._name, job, self._now_ms())
+        self._open[job.number] = job
+        self.progress.phase = job.phase.value
+        self.progress.running = len(self._open)
+        self._notify()
+        return job
+
+    def on_report(self, job: Job, report: WorkerReport) -> bool:
+        """Records a report and decides whether its trial goes on."""
+        if isinstance(job, Examination):
+            self._conclude(job, report)
+            return False
+        self._ledger.append(self._name, job.number, report)
+        if report.totals is not None:
+            self._totals[job.number] = report.totals
+        if job.phase is Phase.SEARCH:
+            self._sampler.report(job.number, report.epochs)
+        if report.failure is not None:
+            self._end(job, State.FAILED, report.failure)
+        elif report.final:
+            self._keep_model(job, report)
+            self._end(job, State.COMPLETED)
+        else:
+            self._at_rung(job, report)
+        return job.number in self._open
+
+    def on_crash(self, job: Job, reason: str) -> None:
+        """Records that a worker died with its trial."""
+        if isinstance(job, Examination):
+            raise StudyFailed(f"The examination on the test split failed: {reason}.")
+        self._end(job, State.FAILED, reason)
+
+    def close_open_trials(self, reason: str) -> None:
+        """Records the trials that are still open as failed, when a study ends before its end."""
+        for number in list(self._open):
+            self._ledger.end_trial(self._name, number, State.FAILED, self._now_ms(), reason)
+            del self._open[number]
+
+    # Search
+
+    def _next_search(self) -> Assignment | None:
+        if self._all_asked:
+            return None
+        asked = len(self._open) + len(self._ended)
+        if asked < self._settings.trials:
+            number = next(self._numbers)
+            config = self._sampler.ask(number)
+            if config is not None:
+                return Assignment(
+                    number=number,
+                    phase=Phase.SEARCH,
+                    config=config,
+                    seed=derived_seed(self._settings.seed, "train", number),
+                    split_seed=self._settings.seed,
+                    max_epochs=self._settings.max_epochs,
+                    rungs=self._scheduler.rungs(number),
+                )
+        self._all_asked = True
+        self.progress.search_total = asked
+        self._choose_finalists()
+        return None
+
+    def _at_rung(self, job: Assignment, report: WorkerReport) -> None:
+        last = report.epochs[-1]
+        if job.phase is Phase.SEARCH and last.epoch in job.rungs:
+            decision = self._scheduler.decide(job.number, last.epoch, last.val_accuracy)
+            self.progress.rungs = self._scheduler.counts()
+            if not decision.go_on:
+                self._end(job, State.STOPPED, decision.reason, last.epoch)
+        self._notify()
+
+    def _end(
+        self, job: Assignment, state: State, reason: str | None = None, rung: int | None = None
+    ) -> None:
+        self._ledger.end_trial(self._name, job.number, state, self._now_ms(), reason, rung)
+        totals = self._totals.pop(job.number, None)
+        del self._open[job.number]
+        self._ended.append(_Ended(job, state, totals, reason))
+        progress = self.progress
+        progress.running = len(self._open)
+        if job.phase is Phase.SEARCH:
+            accuracy = totals.val_accuracy if totals else None
+            self._sampler.tell(job.number, state, accuracy)
+            progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
+            if accuracy is not None and state is not State.FAILED:
+                progress.see(job.number, accuracy)
+            self._give_up_if_hopeless()
+            self._choose_finalists()
+        else:
+            progress.confirm_ended += 1
+        self._notify()
+
+    def _give_up_if_hopeless(self) -> None:
+        ended = self._of_phase(Phase.SEARCH)
+        over = self._all_asked and not self._search_open()
+        if (len(ended) >= HOPELESS_AFTER or over) and all(e.state is State.FAILED for e in ended):
+            reasons = [e.reason or "unknown" for e in ended]
+            common = max(set(reasons), key=reasons.count)
+            raise StudyFailed(
+                f"The first {len(ended)} trials all failed; {reasons.count(common)} of them: "
+                f"{common}"
+            )
+
+    def _of_phase(self, phase: Phase) -> list[_Ended]:
+        return [e for e in self._ended if e.job.phase is phase]
+
+    def _search_open(self) -> bool:
+        return any(job.phase is Phase.SEARCH for job in self._open.values())
+
+    # Confirmation
+
+    def _choose_finalists(self) -> None:
+        """Once the last trial of the search has ended."""
+        if not self._all_asked or self._search_open() or self._finalists_chosen:
+            return
+        self._finalists_chosen = True
+        if not self._settings.finalists:
+            self._finished = True
+            return
+        # Those that ran to the end come first: a stopped one was overtaken on equal terms.
+        ranked = sorted(
+            (e for e in self._of_phase(Phase.SEARCH) if e.state is not State.FAILED and e.totals),
+            key=lambda e: (
+                e.state is State.COMPLETED,
+                e.totals.val_accuracy if e.totals else 0.0,
+                -e.job.number,
+            ),
+            reverse=True,
+        )
+        configs = dict.fromkeys(e.job.config.config_id for e in ranked)
+        configs.pop(self._baseline.config_id, None)
+        by_id = {e.job.config.config_id: e.job.config for e in ranked}
+        finalists = [by_id[key] for key in itertools.islice(configs, self._settings.finalists)]
+        if self._baseline not in self._confirming:
+            finalists.insert(0, self._baseline)
+        for config in finalists:
+            self._queue_confirmation(config)
+        self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds
+
+    def _queue_confirmation(self, config: TrialConfig) -> None:
+        self._confirming.append(config)
+        for index in range(self._settings.confirm_seeds):
+            self._queue.append(
+                Assignment(
+                    number=next(self._numbers),
+                    phase=Phase.CONFIRM,
+                    config=config,
+                    seed=derived_seed(self._settings.seed, "confirm", index),
+                    split_seed=derived_seed(self._settings.seed, "confirm split", index),
+                    max_epochs=self._settings.max_epochs,
+                    rungs=(),
+                    keep_model=True,
+                )
+            )
+
+    def _next_confirmation(self) -> Assignment | None:
+        if not self._settings.finalists:
+            return None
+        if not self._confirming:
+            # Certain to be wanted, so it fills the wait for the last trials of the search.
+            self._queue_confirmation(self._baseline)
+        return self._queue.pop(0) if self._queue else None
+
+    def _keep_model(self, job: Assignment, report: WorkerReport) -> None:
+        """Of a configuration's runs, the one with the best validation accuracy is shipped."""
+        if report.model is None or report.totals is None:
+            return
+        kept = self._models.get(job.config.config_id)
+        if kept is None or report.totals.val_accuracy > kept[0]:
+            self._models[job.config.config_id] = (report.totals.val_accuracy, report.model)
+
+    # Verdict
+
+    def _next_examination(self) -> Examination | None:
+        waiting = self._open or self._queue or not self._finalists_chosen
+        if waiting or self._finished or self.recommendation is not None:
+            return None
+        candidates = confirmed_candidates(self._ledger.trials(self._name), self._baseline.config_id)
+        recommendation = recommend(candidates, self._settings.policy, VALIDATION_FRACTION)
+        self.recommendation = recommendation
+        self.progress.phase = "verdict"
+        images, self._test_labels = self._data.test.open(
+            self._name, "final verdict", self._now_ms(), self._ledger.record_opening
+        )
+        self._notify()
+        names = {c.config.config_id for c in (recommendation.winner, recommendation.baseline)}
+        return Examination(
+            models={name: self._models[name][1] for name in names},
+            images=images,
+            ship=recommendation.winner.config.config_id,
+            requirements=self._requirements,
+        )
+
+    def _conclude(self, job: Examination, report: WorkerReport) -> None:
+        if report.examined is None or self.recommendation is None:
+            raise StudyFailed(f"The examination on the test split failed: {report.failure}")
+        self.package = report.examined.package
+        self.verdict = judge(
+            self.recommendation,
+            report.examined.probabilities,
+            self._test_labels,
+            openings=len(self._ledger.openings(self._data.test.fingerprint)),
+            data=self._data.training.name,
+        )
+        self._finished = True
+        self._notify()

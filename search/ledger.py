@@ -1,0 +1,450 @@
+"""The ledger: every result is committed here before anything else hears of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Engine,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    Row,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.exc import DBAPIError, IntegrityError
+
+from search.records import (
+    Assignment,
+    ConfigError,
+    EpochReport,
+    Opening,
+    Phase,
+    State,
+    TrialRecord,
+    TrialTotals,
+    WorkerReport,
+)
+from spaces.config import TrialConfig
+
+SCHEMA_VERSION = 1
+LEDGER_NAME = "ledger.db"
+
+_metadata = MetaData()
+_meta = Table("meta", _metadata, Column("schema_version", Integer, primary_key=True))
+_studies = Table(
+    "studies",
+    _metadata,
+    Column("name", String(64), primary_key=True),
+    Column("settings", Text, nullable=False),
+    Column("facts", Text, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("outcome", Text),
+    Column("run_id", String(64)),
+)
+_trials = Table(
+    "trials",
+    _metadata,
+    Column("study", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("phase", String(16), nullable=False),
+    Column("config", Text, nullable=False),
+    Column("seed", Integer, nullable=False),
+    Column("split_seed", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("reason", Text),
+    Column("rung", Integer),
+    Column("started_ms", BigInteger, nullable=False),
+    Column("ended_ms", BigInteger),
+    Column("totals", Text),
+    Column("compiled", Text),
+    Column("pid", Integer),
+    Column("run_id", String(64)),
+    Column("delivered", Boolean, nullable=False, default=False),
+    ForeignKeyConstraint(["study"], ["studies.name"]),
+)
+_epochs = Table(
+    "epochs",
+    _metadata,
+    Column("study", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("report", Text, nullable=False),
+    Column("delivered", Boolean, nullable=False, default=False),
+    ForeignKeyConstraint(["study", "number"], ["trials.study", "trials.number"]),
+)
+_openings = Table(
+    "openings",
+    _metadata,
+    Column("id", Integer, primary_key=True, autoincrement=True),
+    Column("fingerprint", String(64), nullable=False, index=True),
+    Column("study", String(64), nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("opened_ms", BigInteger, nullable=False),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class StudyRecord:
+    """A study as the ledger holds it.
+
+    Attributes:
+        settings: the `StudySettings` it ran with, as JSON values.
+        facts: what is known of data, code and versions.
+        outcome: recommendation and verdict, as JSON values, once there are any.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    facts: Mapping[str, Any]
+    state: State
+    reason: str | None
+    started_ms: int
+    ended_ms: int | None
+    outcome: Mapping[str, Any] | None
+    run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What MLflow has not been told of one trial yet."""
+
+    trial: TrialRecord
+    epochs: tuple[EpochReport, ...]
+
+
+class Ledger:
+    """Studies, trials, epochs and openings in one SQLite file; each call is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        """Opens the ledger, creating it where there is none.
+
+        Raises:
+            ConfigError: the file is not a ledger, or one of another version.
+        """
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+        event.listen(self._engine, "connect", _durable)
+        try:
+            _metadata.create_all(self._engine)
+            with self._engine.begin() as connection:
+                version = connection.scalar(select(_meta.c.schema_version))
+                if version is None:
+                    connection.execute(insert(_meta).values(schema_version=SCHEMA_VERSION))
+                elif version != SCHEMA_VERSION:
+                    raise ConfigError(
+                        f"{path} has schema version {version}; this Podium reads version "
+                        f"{SCHEMA_VERSION}. Use the Podium that wrote it, or move the file away."
+                    )
+        except DBAPIError as error:
+            raise ConfigError(f"{path} cannot be used as a ledger: {error.orig}.") from None
+
+    @property
+    def engine(self) -> Engine:
+        """The database, for tests."""
+        return self._engine
+
+    def close(self) -> None:
+        """Closes the database file."""
+        self._engine.dispose()
+
+    # Studies
+
+    def begin_study(
+        self, name: str, settings: Mapping[str, Any], facts: Mapping[str, Any], now_ms: int
+    ) -> None:
+        """Records that a study has begun.
+
+        Raises:
+            ConfigError: there is one of that name.
+        """
+        try:
+            with self._engine.begin() as connection:
+                connection.execute(
+                    insert(_studies).values(
+                        name=name,
+                        settings=_dump(settings),
+                        facts=_dump(facts),
+                        state=State.RUNNING,
+                        started_ms=now_ms,
+                    )
+                )
+        except IntegrityError:
+            raise ConfigError(taken(name)) from None
+
+    def end_study(self, name: str, state: State, reason: str | None, now_ms: int) -> None:
+        """Records how a study ended."""
+        self._update_study(name, state=state, reason=reason, ended_ms=now_ms)
+
+    def set_outcome(self, name: str, outcome: Mapping[str, Any]) -> None:
+        """Records recommendation and verdict."""
+        self._update_study(name, outcome=_dump(outcome))
+
+    def set_study_run(self, name: str, run_id: str) -> None:
+        """Records the study's parent run in MLflow."""
+        self._update_study(name, run_id=run_id)
+
+    def _update_study(self, name: str, **values: Any) -> None:
+        with self._engine.begin() as connection:
+            connection.execute(update(_studies).where(_studies.c.name == name).values(**values))
+
+    def studies(self) -> list[StudyRecord]:
+        """All studies, the newest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(_studies).order_by(_studies.c.started_ms.desc()))
+            return [_study(row) for row in rows]
+
+    def study(self, name: str) -> StudyRecord | None:
+        """The study of that name."""
+        with self._engine.connect() as connection:
+            row = connection.execute(select(_studies).where(_studies.c.name == name)).first()
+            return _study(row) if row else None
+
+    # Trials
+
+    def begin_trial(self, study: str, assignment: Assignment, now_ms: int) -> None:
+        """Records that a trial was handed out."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                insert(_trials).values(
+                    study=study,
+                    number=assignment.number,
+                    phase=assignment.phase,
+                    config=assignment.config.canonical_json,
+                    seed=assignment.seed,
+                    split_seed=assignment.split_seed,
+                    state=State.RUNNING,
+                    started_ms=now_ms,
+                )
+            )
+
+    def append(self, study: str, number: int, report: WorkerReport) -> None:
+        """Records what a worker sent, all of it or nothing. The same epoch twice counts once."""
+        values: dict[str, Any] = {"pid": report.pid, "delivered": False}
+        if report.totals is not None:
+            values["totals"] = _dump(asdict(report.totals))
+        if report.compiled:
+            values["compiled"] = _dump(report.compiled)
+        with self._engine.begin() as connection:
+            connection.execute(update(_trials).where(_one(study, number)).values(**values))
+            if report.epochs:
+                connection.execute(
+                    insert(_epochs).prefix_with("OR IGNORE"),
+                    [
+                        {
+                            "study": study,
+                            "number": number,
+                            "epoch": item.epoch,
+                            "report": _dump(asdict(item)),
+                        }
+                        for item in report.epochs
+                    ],
+                )
+
+    def end_trial(
+        self,
+        study: str,
+        number: int,
+        state: State,
+        now_ms: int,
+        reason: str | None = None,
+        rung: int | None = None,
+    ) -> None:
+        """Records how a trial ended; `rung` where it was stopped."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(_trials)
+                .where(_one(study, number))
+                .values(state=state, reason=reason, rung=rung, ended_ms=now_ms, delivered=False)
+            )
+
+    def trials(self, study: str) -> list[TrialRecord]:
+        """A study's trials in the order of their numbers."""
+        with self._engine.connect() as connection:
+            grouped = connection.execute(
+                select(_epochs.c.number, func.count())
+                .where(_epochs.c.study == study)
+                .group_by(_epochs.c.number)
+            )
+            counts: dict[int, int] = {row[0]: row[1] for row in grouped}
+            rows = connection.execute(
+                select(_trials).where(_trials.c.study == study).order_by(_trials.c.number)
+            )
+            return [_trial(row, counts.get(row.number, 0)) for row in rows]
+
+    def epochs(self, study: str, number: int) -> list[EpochReport]:
+        """A trial's reports by epoch."""
+        with self._engine.connect() as connection:
+            rows = connection.scalars(
+                select(_epochs.c.report)
+                .where((_epochs.c.study == study) & (_epochs.c.number == number))
+                .order_by(_epochs.c.epoch)
+            )
+            return [_epoch(text) for text in rows]
+
+    # Delivery to MLflow
+
+    def undelivered(self, study: str, limit: int) -> list[Delivery]:
+        """Up to `limit` trials of which MLflow has not been told everything, oldest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(_trials)
+                .where((_trials.c.study == study) & ~_trials.c.delivered)
+                .order_by(_trials.c.number)
+                .limit(limit)
+            ).all()
+            deliveries = []
+            for row in rows:
+                texts = connection.scalars(
+                    select(_epochs.c.report)
+                    .where(
+                        (_epochs.c.study == study)
+                        & (_epochs.c.number == row.number)
+                        & ~_epochs.c.delivered
+                    )
+                    .order_by(_epochs.c.epoch)
+                ).all()
+                epochs = tuple(_epoch(text) for text in texts)
+                deliveries.append(Delivery(_trial(row, len(epochs)), epochs))
+            return deliveries
+
+    def set_trial_run(self, study: str, number: int, run_id: str) -> None:
+        """Records the trial's run in MLflow."""
+        with self._engine.begin() as connection:
+            connection.execute(update(_trials).where(_one(study, number)).values(run_id=run_id))
+
+    def mark_delivered(self, study: str, delivery: Delivery) -> None:
+        """Records that MLflow has all of `delivery`; what came since stays undelivered."""
+        number, trial = delivery.trial.number, delivery.trial
+        with self._engine.begin() as connection:
+            if delivery.epochs:
+                connection.execute(
+                    update(_epochs)
+                    .where((_epochs.c.study == study) & (_epochs.c.number == number))
+                    .where(_epochs.c.epoch <= delivery.epochs[-1].epoch)
+                    .values(delivered=True)
+                )
+            left = connection.scalar(
+                select(func.count()).where(
+                    (_epochs.c.study == study) & (_epochs.c.number == number) & ~_epochs.c.delivered
+                )
+            )
+            if not left:
+                totals = _dump(asdict(trial.totals)) if trial.totals else None
+                connection.execute(
+                    update(_trials)
+                    .where(_one(study, number) & (_trials.c.state == trial.state))
+                    .where(_trials.c.totals.is_not_distinct_from(totals))
+                    .values(delivered=True)
+                )
+
+    # The test lock
+
+    def record_opening(self, opening: Opening) -> None:
+        """Records that a test split was opened."""
+        with self._engine.begin() as connection:
+            connection.execute(insert(_openings).values(**asdict(opening)))
+
+    def openings(self, fingerprint: str) -> list[Opening]:
+        """All openings of that test split, across studies, oldest first."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(
+                select(_openings)
+                .where(_openings.c.fingerprint == fingerprint)
+                .order_by(_openings.c.id)
+            )
+            return [Opening(row.fingerprint, row.study, row.reason, row.opened_ms) for row in rows]
+
+
+def taken(name: str) -> str:
+    """The message for a study name that is in use."""
+    return (
+        f"There is a study {name!r} already. Choose another --study, "
+        f"or look at that one with `podium status {name}`."
+    )
+
+
+def _durable(connection: Any, _: Any) -> None:
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _one(study: str, number: int) -> Any:
+    return (_trials.c.study == study) & (_trials.c.number == number)
+
+
+def _dump(value: Any) -> str:
+    """JSON in which a NaN is null: `json` would write what no other reader takes."""
+    return json.dumps(_without_nan(value), sort_keys=True)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_without_nan(item) for item in value]
+    return value
+
+
+def _nan_for_null(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: math.nan if value is None else value for key, value in values.items()}
+
+
+def _epoch(text: str) -> EpochReport:
+    return EpochReport(**_nan_for_null(json.loads(text)))
+
+
+def _study(row: Row[Any]) -> StudyRecord:
+    return StudyRecord(
+        name=row.name,
+        settings=json.loads(row.settings),
+        facts=json.loads(row.facts),
+        state=State(row.state),
+        reason=row.reason,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+        outcome=json.loads(row.outcome) if row.outcome else None,
+        run_id=row.run_id,
+    )
+
+
+def _trial(row: Row[Any], epochs_trained: int) -> TrialRecord:
+    totals = TrialTotals(**_nan_for_null(json.loads(row.totals))) if row.totals else None
+    return TrialRecord(
+        number=row.number,
+        phase=Phase(row.phase),
+        config=TrialConfig.model_validate_json(row.config),
+        seed=row.seed,
+        split_seed=row.split_seed,
+        state=State(row.state),
+        reason=row.reason,
+        rung=row.rung,
+        started_ms=row.started_ms,
+        ended_ms=row.ended_ms,
+        totals=totals,
+        compiled=json.loads(row.compiled) if row.compiled else {},
+        epochs_trained=epochs_trained,
+        pid=row.pid,
+        run_id=row.run_id,
+    )

@@ -1,0 +1,329 @@
+"""The types that pass between modules, and the errors that reach the user."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from spaces.config import TrialConfig
+
+
+class PodiumError(Exception):
+    """Root of the errors that the command line prints in one paragraph, without a traceback."""
+
+    exit_code = 1
+
+
+class ConfigError(PodiumError):
+    """A setting, flag or space that cannot work: nothing was written; correct it and run again."""
+
+    exit_code = 2
+
+
+class DataError(PodiumError):
+    """Data that is missing, damaged or too small: nothing was written."""
+
+    exit_code = 2
+
+
+class TrackingError(PodiumError):
+    """MLflow refuses or does not answer; what the ledger holds is not affected."""
+
+    exit_code = 2
+
+
+class StudyFailed(PodiumError):
+    """A study that could not reach a result: its trials failed, all for the same kind of reason."""
+
+    exit_code = 3
+
+
+class TrialFailed(PodiumError):
+    """A trial that cannot go on; recorded as failed with this reason, and the study goes on."""
+
+
+class Phase(StrEnum):
+    """What a trial is trained for."""
+
+    SEARCH = "search"
+    CONFIRM = "confirm"
+
+
+class State(StrEnum):
+    """Where a trial or a study stands."""
+
+    RUNNING = "running"
+    COMPLETED = "completed"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class EpochReport:
+    """What one epoch measured. Accuracies are fractions; losses are means in nats.
+
+    The training figures are running means over the epoch, with dropout on, as Keras reports them.
+    """
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    epoch_seconds: float
+    examples_per_second: float
+    timestamp_ms: int
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures by the names that MLflow shows."""
+        return {
+            "train_loss": self.train_loss,
+            "train_accuracy": self.train_accuracy,
+            "val_loss": self.val_loss,
+            "val_accuracy": self.val_accuracy,
+            "epoch_seconds": self.epoch_seconds,
+            "examples_per_second": self.examples_per_second,
+        }
+
+    @property
+    def is_finite(self) -> bool:
+        """False when training has diverged."""
+        return math.isfinite(self.train_loss) and math.isfinite(self.val_loss)
+
+
+@dataclass(frozen=True, slots=True)
+class TrialTotals:
+    """A trial's figures at its best epoch so far, measured without dropout.
+
+    Attributes:
+        best_epoch: the epoch with the highest validation accuracy (the first of several).
+        train_accuracy: on as many training images as there are validation images.
+        gap: train_accuracy - val_accuracy.
+        roc_auc_ovo: area under the ROC curve, one-vs-one, macro average; NaN where a class is
+            missing from the validation split.
+        wall_seconds: since the worker took the trial up, building included.
+    """
+
+    best_epoch: int
+    parameters: int
+    val_loss: float
+    val_accuracy: float
+    train_accuracy: float
+    gap: float
+    f1_macro: float
+    roc_auc_ovo: float
+    wall_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One trial as it is handed to a worker.
+
+    Attributes:
+        number: unique within the study, from 0; also the order of proposal.
+        seed: of initialization, batch order and dropout.
+        split_seed: of the split of the pool into train and validation.
+        rungs: ascending epochs after which the worker reports totals and waits for the scheduler.
+        keep_model: whether the last report carries the trained model.
+    """
+
+    number: int
+    phase: Phase
+    config: TrialConfig
+    seed: int
+    split_seed: int
+    max_epochs: int
+    rungs: tuple[int, ...]
+    keep_model: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """Trained models to be measured on images that no trial has seen.
+
+    Attributes:
+        models: `.keras` files by a name for each.
+        images: uint8 (n, h, w, c), without their labels.
+        ship: which of the models to prepare for MLflow.
+        requirements: what loading that model needs, as pip requirements.
+    """
+
+    models: Mapping[str, bytes]
+    images: NDArray[np.uint8]
+    ship: str
+    requirements: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What came of an `Examination`.
+
+    Attributes:
+        probabilities: float32 (n, classes) for each model.
+        package: the MLflow model folder of the one to ship, as a zip file.
+    """
+
+    probabilities: Mapping[str, NDArray[np.float32]]
+    package: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a worker sends after each stretch of epochs.
+
+    Attributes:
+        epochs: reports since the last one, in order.
+        totals: at a rung and at the end.
+        compiled: the optimizer's settings as read back from the compiled model (first report).
+        final: the trial has trained its last epoch, or has failed.
+        failure: why it failed.
+        model: the `.keras` file of the best epoch (`keep_model`, final).
+        pid: the worker's process.
+        examined: the answer to an `Examination`.
+    """
+
+    pid: int
+    epochs: tuple[EpochReport, ...] = ()
+    totals: TrialTotals | None = None
+    compiled: Mapping[str, float | int | str | bool] = field(default_factory=dict)
+    final: bool = False
+    failure: str | None = None
+    model: bytes | None = None
+    examined: Examined | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TrialRecord:
+    """A trial as the ledger holds it."""
+
+    number: int
+    phase: Phase
+    config: TrialConfig
+    seed: int
+    split_seed: int
+    state: State
+    reason: str | None
+    rung: int | None
+    started_ms: int
+    ended_ms: int | None
+    totals: TrialTotals | None
+    compiled: Mapping[str, Any]
+    epochs_trained: int
+    pid: int | None
+    run_id: str | None
+
+    @property
+    def val_accuracy(self) -> float | None:
+        """At the best epoch; None before the first rung."""
+        return self.totals.val_accuracy if self.totals else None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A confirmed configuration: paired runs on shared seeds and splits.
+
+    Attributes:
+        accuracies: validation accuracy of each run, in the order of the shared seeds.
+        trials: the number of each run, in the same order.
+        search_accuracy: the single score that made it a finalist; None for the baseline.
+        is_baseline: whether it is the space's default configuration.
+    """
+
+    config: TrialConfig
+    accuracies: tuple[float, ...]
+    trials: tuple[int, ...]
+    parameters: int
+    search_accuracy: float | None
+    is_baseline: bool
+
+    @property
+    def mean(self) -> float:
+        """Mean validation accuracy over the runs."""
+        return math.fsum(self.accuracies) / len(self.accuracies)
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoned:
+    """A candidate with its standard error and one sentence on why it was or was not chosen."""
+
+    candidate: Candidate
+    standard_error: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Recommendation:
+    """The chosen candidate, the rule that chose it, and a sentence for each of the others.
+
+    Attributes:
+        ranked: all candidates, best mean first.
+        chosen: the index of the recommended one in `ranked`.
+        summary: the choice in one sentence.
+    """
+
+    policy: str
+    ranked: tuple[Reasoned, ...]
+    chosen: int
+    summary: str
+
+    @property
+    def winner(self) -> Candidate:
+        """The recommended candidate."""
+        return self.ranked[self.chosen].candidate
+
+    @property
+    def baseline(self) -> Candidate:
+        """The space's default configuration, confirmed like the others."""
+        return next(r.candidate for r in self.ranked if r.candidate.is_baseline)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A proportion with its confidence interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the test split said, once, about the recommended model and the baseline.
+
+    Attributes:
+        accuracy: of the recommended model, 95% Wilson interval.
+        baseline_accuracy: likewise.
+        only_recommended_right: test images that only the recommended model classifies right.
+        only_baseline_right: and only the baseline.
+        p_value: exact McNemar test of equal accuracy, two-sided.
+        images: size of the test split.
+        openings: how often this test split has been opened so far, this opening included.
+        sentence: all of it for people.
+    """
+
+    accuracy: Interval
+    baseline_accuracy: Interval
+    f1_macro: float
+    only_recommended_right: int
+    only_baseline_right: int
+    p_value: float
+    images: int
+    openings: int
+    sentence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One opening of a test split."""
+
+    fingerprint: str
+    study: str
+    reason: str
+    opened_ms: int

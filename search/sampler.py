@@ -1,0 +1,131 @@
+"""Optuna's ask and tell, without Ray: proposes configurations and hears the truth about them."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Sequence
+
+import optuna
+from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
+
+from search.gaussian_process import GaussianProcessSampler
+from search.grid import GridExhausted, GridSampler
+from search.records import EpochReport, State
+from search.space import Space
+from spaces.config import TrialConfig
+
+STATES = {
+    State.COMPLETED: TrialState.COMPLETE,
+    State.STOPPED: TrialState.PRUNED,
+    State.FAILED: TrialState.FAIL,
+}
+
+
+def derived_seed(seed: int, *purpose: object) -> int:
+    """A seed in [0, 2**31) that depends on `seed` and on what it is for, and on nothing else."""
+    text = "/".join(map(str, (seed, *purpose)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+class Sampler:
+    """Proposes trial after trial; one Optuna study in memory, rebuilt by asking and telling again.
+
+    Before each proposal Optuna's sampler is made anew from a seed that follows from the study's
+    seed and the trial's number, so that there is no hidden state to save.
+    """
+
+    def __init__(
+        self, name: str, space: Space, image_shape: tuple[int, int, int], seed: int
+    ) -> None:
+        """Starts an empty study.
+
+        Args:
+            name: one of `settings.SAMPLERS`.
+            space: what to propose from.
+            image_shape: given to the space as the trial's user attribute `image_shape`.
+            seed: of the study.
+        """
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self._name, self._space, self._shape, self._seed = name, space, image_shape, seed
+        self._grid = GridSampler(derived_seed(seed, "grid"))
+        self._study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed))
+        self._open: dict[int, optuna.Trial] = {}
+
+    def ask(self, number: int) -> TrialConfig | None:
+        """Proposes a configuration for trial `number`; None when a grid is exhausted.
+
+        Raises:
+            ConfigError: the space breaks its contract.
+        """
+        with warnings.catch_warnings():
+            # Optuna warns of what is experimental in it, and of every parameter that not all
+            # trials have, which is what a conditional space is.
+            warnings.simplefilter("ignore")
+            try:
+                self._study.sampler = self._sampler(number)
+            except GridExhausted:
+                return None
+            trial = self._study.ask()
+            trial.set_user_attr("image_shape", self._shape)
+            config = self._space.config_from(trial)
+        if self._name == "grid":
+            self._grid.end()
+        self._open[number] = trial
+        return config
+
+    def report(self, number: int, epochs: Sequence[EpochReport]) -> None:
+        """Passes on what was measured after each epoch."""
+        for item in epochs:
+            self._open[number].report(item.val_accuracy, item.epoch)
+
+    def tell(self, number: int, state: State, value: float | None) -> None:
+        """Says how a trial ended; `value` (validation accuracy) counts only when completed.
+
+        A trial that was stopped is PRUNED in Optuna, with its last report; one that failed FAIL.
+        """
+        trial = self._open.pop(number)
+        optuna_state = STATES[state]
+        values = value if optuna_state is TrialState.COMPLETE else None
+        self._study.tell(trial, values, state=optuna_state)
+
+    def _sampler(self, number: int) -> BaseSampler:
+        seed = derived_seed(self._seed, "ask", number)
+        if self._name == "grid":
+            self._grid.begin()
+            return self._grid
+        if self._name == "tpe":
+            return TPESampler(
+                seed=seed,
+                n_startup_trials=10,
+                n_ei_candidates=24,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
+        if self._name == "gp":
+            return GaussianProcessSampler(seed)
+        if self._name == "cmaes":
+            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+        if self._name == "qmc":
+            # One sequence for the whole study: its position is kept by Optuna's study.
+            return QMCSampler(
+                qmc_type="sobol",
+                scramble=True,
+                seed=derived_seed(self._seed, "qmc"),
+                warn_independent_sampling=False,
+            )
+        return RandomSampler(seed)
+
+
+def check_space(space: Space, image_shape: tuple[int, int, int]) -> None:
+    """Tries a space out before anything is written.
+
+    Raises:
+        ConfigError: it breaks its contract.
+    """
+    space.baseline_config()
+    sampler = Sampler("random", space, image_shape, seed=0)
+    for number in range(3):
+        sampler.ask(number)

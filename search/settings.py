@@ -1,0 +1,173 @@
+"""Settings of a study: defaults, `mlflow.yaml`, a study file and flags, in that order."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from search.records import ConfigError
+
+SamplerName = Literal["tpe", "random", "gp", "cmaes", "qmc", "grid"]
+SchedulerName = Literal["asha", "hyperband", "median", "none"]
+PolicyName = Literal["one-standard-error", "best-mean", "lower-bound"]
+
+Model = TypeVar("Model", bound=BaseModel)
+
+SAMPLERS: tuple[str, ...] = get_args(SamplerName)
+SCHEDULERS: tuple[str, ...] = get_args(SchedulerName)
+POLICIES: tuple[str, ...] = get_args(PolicyName)
+RUNS_PATH = Path("runs")
+MLFLOW_FILE = Path("mlflow.yaml")
+STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class TrackingSettings(BaseModel):
+    """Where MLflow keeps things: the contents of `mlflow.yaml`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tracking_uri: str = Field(default="sqlite:///runs/mlflow.db", min_length=1)
+    artifact_root: str = Field(default="runs/artifacts", min_length=1)
+    experiment: str = Field(default="podium", min_length=1)
+    registered_model: str = Field(default="podium", min_length=1, pattern=r"^[^/:]+$")
+
+
+class StudySettings(BaseModel):
+    """One search from launch to recommendation: the contents of a study file, or the flags."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    study: str | None = None
+    space: str = "mlp"
+    data: str = "digits"
+    data_dir: Path | None = None
+    trials: int = Field(default=24, ge=1, le=1_000_000)
+    max_epochs: int = Field(default=18, ge=1, le=100_000)
+    first_rung: int = Field(default=2, ge=1)
+    reduction: int = Field(default=3, ge=2, le=64)
+    sampler: SamplerName = "tpe"
+    scheduler: SchedulerName = "asha"
+    policy: PolicyName = "one-standard-error"
+    concurrent: int | None = Field(default=None, ge=1)
+    cpus_per_trial: int = Field(default=1, ge=1)
+    gpus_per_trial: float = Field(default=0.0, ge=0.0)
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    finalists: int = Field(default=3, ge=0)
+    confirm_seeds: int = Field(default=3, ge=2, le=1_000)
+    address: str | None = None
+    tracking: TrackingSettings = TrackingSettings()
+
+    @field_validator("study")
+    @classmethod
+    def _name_is_safe(cls, value: str | None) -> str | None:
+        if value is not None and not STUDY_NAME.fullmatch(value):
+            raise ValueError(
+                "expected 1-64 letters, digits, dots, dashes and underscores, "
+                "the first a letter or digit"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _first_rung_within_epochs(self) -> StudySettings:
+        if self.scheduler != "none" and self.max_epochs < self.first_rung:
+            raise ValueError(
+                f"max-epochs {self.max_epochs} is below the first rung {self.first_rung}: "
+                "raise --max-epochs, lower --first-rung, or use --scheduler none"
+            )
+        return self
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Says which known word was probably meant and lists the others, for an error message."""
+    words = sorted(known)
+    close = difflib.get_close_matches(word.lower(), words, n=1, cutoff=0.5)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{hint} Known: {', '.join(words)}."
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: it is missing, is not YAML, or holds something else.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = yaml.safe_load(text)
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}).") from None
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {where}.") from None
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: expected `name: value` lines, found a {type(value).__name__}.")
+    return {str(key).replace("-", "_"): item for key, item in value.items()}
+
+
+def load_tracking(overrides: Mapping[str, Any] | None = None) -> TrackingSettings:
+    """Reads `mlflow.yaml` of the current folder; defaults where there is none."""
+    values = read_mapping(MLFLOW_FILE) if MLFLOW_FILE.exists() else {}
+    return _validated(TrackingSettings, values | dict(overrides or {}), str(MLFLOW_FILE))
+
+
+def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySettings:
+    """Merges defaults < `mlflow.yaml` < study file < flags.
+
+    Args:
+        study_file: a YAML file with any of the fields of `StudySettings`.
+        flags: what the user typed; None means not given.
+
+    Raises:
+        ConfigError: an unknown key (with the nearest known one) or an impossible value.
+    """
+    values: dict[str, Any] = {}
+    source = "settings"
+    if study_file is not None:
+        values, source = read_mapping(study_file), str(study_file)
+        _check_keys(StudySettings, values, source)
+    tracking = values.pop("tracking", None) or {}
+    if not isinstance(tracking, dict):
+        raise ConfigError(f"{source}: `tracking` must hold the settings of mlflow.yaml.")
+    values |= {name: value for name, value in flags.items() if value is not None}
+    values["tracking"] = load_tracking(tracking)
+    return _validated(StudySettings, values, source)
+
+
+def _check_keys(model: type[BaseModel], values: Mapping[str, Any], source: str) -> None:
+    for key in values:
+        if key not in model.model_fields:
+            raise ConfigError(
+                f"{source}: unknown setting {key!r}.{nearest(key, model.model_fields)}"
+            )
+
+
+def _validated(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
+    _check_keys(model, values, source)
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {'; '.join(_complaints(error))}") from None
+
+
+def _complaints(error: ValidationError) -> Iterable[str]:
+    choices = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "policy": POLICIES}
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"]).replace("_", "-")
+        value = item.get("input")
+        if name in choices:
+            yield f"unknown {name} {value!r}.{nearest(str(value), choices[name])}"
+        elif not name:
+            yield item["msg"].removeprefix("Value error, ") + "."
+        else:
+            message = item["msg"].removeprefix("Value error, ")
+            yield f"{name} is {value!r}: {message[0].lower()}{message[1:]}."

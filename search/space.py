@@ -1,0 +1,142 @@
+"""Finds a space by name, module or file, and checks that it keeps its contract."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from search.records import ConfigError
+from search.settings import nearest
+from spaces.config import TrialConfig
+
+if TYPE_CHECKING:
+    import optuna
+
+BUILT_IN = ("mlp", "cnn")
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceSource:
+    """Where a space's code is; small enough to be sent to workers.
+
+    Attributes:
+        name: as shown to people and in tags.
+        module: what to import, where `text` is None.
+        text: the source of a space that is a file; workers need not have the file.
+    """
+
+    name: str
+    module: str
+    text: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """A space's functions, checked to be there."""
+
+    source: SpaceSource
+    suggest: Callable[[optuna.Trial], TrialConfig]
+    baseline: Callable[[], TrialConfig]
+    build: Callable[..., Any] | None
+
+    def config_from(self, trial: optuna.Trial) -> TrialConfig:
+        """Asks the space for a configuration.
+
+        Raises:
+            ConfigError: `suggest` raises, or returns something else than a `TrialConfig`.
+        """
+        return self._checked("suggest", lambda: self.suggest(trial))
+
+    def baseline_config(self) -> TrialConfig:
+        """The space's default configuration.
+
+        Raises:
+            ConfigError: as for `config_from`.
+        """
+        return self._checked("baseline", self.baseline)
+
+    def _checked(self, function: str, call: Callable[[], object]) -> TrialConfig:
+        try:
+            config = call()
+        except Exception as error:
+            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ConfigError(f"Space {self.source.name}: {function}() failed: {what}") from error
+        if not isinstance(config, TrialConfig):
+            raise ConfigError(
+                f"Space {self.source.name}: {function}() returned a {type(config).__name__}; "
+                "expected a spaces.config.TrialConfig."
+            )
+        return config
+
+
+def find_space(name: str) -> SpaceSource:
+    """Finds a built-in space, a Python file, or a module on the path or in the current folder.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name in BUILT_IN:
+        return SpaceSource(name, f"spaces.{name}")
+    if name.endswith(".py"):
+        path = Path(name)
+        try:
+            return SpaceSource(path.stem, path.stem, path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise ConfigError(f"Space file {name}: cannot be read: {reason}.") from None
+    return SpaceSource(name, name)
+
+
+def open_space(source: SpaceSource) -> Space:
+    """Runs the space's module and checks its contract.
+
+    Raises:
+        ConfigError: it cannot be imported, or lacks `suggest` or `baseline`.
+    """
+    module = _run_text(source) if source.text is not None else _import(source)
+    for function in ("suggest", "baseline"):
+        if not callable(getattr(module, function, None)):
+            raise ConfigError(
+                f"Space {source.name}: no function {function}(); a space has suggest(trial) and "
+                "baseline(), and may have build(config, input_shape, classes)."
+            )
+    build = getattr(module, "build", None)
+    if build is not None and not callable(build):
+        raise ConfigError(f"Space {source.name}: build is not a function.")
+    return Space(source, module.suggest, module.baseline, build)
+
+
+def _import(source: SpaceSource) -> ModuleType:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return importlib.import_module(source.module)
+    except ModuleNotFoundError as error:
+        if error.name and source.module.startswith(error.name):
+            raise ConfigError(
+                f"Unknown space {source.name!r}.{nearest(source.name, BUILT_IN)} "
+                "Or give a path that ends in .py, or package.module."
+            ) from None
+        raise ConfigError(f"Space {source.name}: {error}.") from None
+    except Exception as error:
+        raise _broken(source, error) from error
+
+
+def _run_text(source: SpaceSource) -> ModuleType:
+    module = ModuleType(source.module)
+    try:
+        exec(compile(source.text or "", f"{source.name}.py", "exec"), module.__dict__)
+    except Exception as error:
+        raise _broken(source, error) from error
+    return module
+
+
+def _broken(source: SpaceSource, error: Exception) -> ConfigError:
+    what = " ".join(str(error).split())
+    return ConfigError(f"Space {source.name} cannot be run: {type(error).__name__}: {what}")

@@ -1,0 +1,385 @@
+"""Drains the ledger to MLflow, from one background thread of the process that runs the study."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
+
+from search.ledger import Delivery, Ledger
+from search.records import State, TrackingError, TrialRecord
+from search.settings import TrackingSettings
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput
+
+CONNECT_SECONDS = 5.0
+TRIALS_PER_ROUND = 50
+METRICS_PER_BATCH = 1000
+PARAMS_PER_BATCH = 100
+IDLE_SECONDS = 2.0
+RETRY_SECONDS = 5.0
+RUN_STATUS = {State.COMPLETED: "FINISHED", State.STOPPED: "FINISHED", State.FAILED: "FAILED"}
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+
+Item = TypeVar("Item")
+
+
+def check_tracking(settings: TrackingSettings) -> None:
+    """Makes sure, within seconds and without writing, that the tracking URI can be used.
+
+    Raises:
+        TrackingError: it does not answer, or is of a kind that MLflow 3 cannot use.
+    """
+    uri = settings.tracking_uri
+    parts = urlsplit(uri)
+    scheme = parts.scheme.partition("+")[0]
+    if scheme in ("http", "https"):
+        _check_server(uri)
+    elif scheme == "sqlite":
+        folder = sqlite_path(uri).parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK):
+            raise TrackingError(f"Tracking URI {uri}: {folder} is not a folder one can write to.")
+    elif scheme in DATABASES and parts.hostname:
+        _check_port(uri, parts.hostname, parts.port or {"postgresql": 5432}.get(scheme, 3306))
+    else:
+        raise TrackingError(
+            f"Tracking URI {uri!r}: expected sqlite:///path, a database's URL, or http(s)://host. "
+            "MLflow 3 keeps no runs in plain folders."
+        )
+
+
+def sqlite_path(uri: str) -> Path:
+    """The file behind a `sqlite:///` URI."""
+    return Path(uri.split(":///", 1)[1]) if ":///" in uri else Path()
+
+
+def _check_server(uri: str) -> None:
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS) as answer:
+            answer.read(64)
+    except urllib.error.HTTPError as error:
+        if error.code in (401, 403):
+            return  # It is there; credentials are MLflow's own matter.
+        raise TrackingError(f"Tracking URI {uri}: the server answers {error.code}.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise TrackingError(
+            f"Tracking URI {uri} does not answer ({reason}). Start the server, or correct "
+            "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
+        ) from None
+
+
+def _check_port(uri: str, host: str, port: int) -> None:
+    try:
+        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+    except OSError as error:
+        raise TrackingError(
+            f"Tracking database at {host}:{port} does not answer ({error})."
+        ) from None
+
+
+def connect(settings: TrackingSettings) -> MlflowClient:
+    """A client of the store that the settings name. Imports MLflow, which takes seconds."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    import mlflow
+
+    if settings.tracking_uri.startswith("sqlite:"):
+        sqlite_path(settings.tracking_uri).parent.mkdir(parents=True, exist_ok=True)
+    # A client's own URI is not enough: `models:/` addresses are resolved with the global one.
+    mlflow.set_tracking_uri(settings.tracking_uri)
+    return mlflow.MlflowClient()
+
+
+class Tracker:
+    """Tells MLflow what the ledger holds of one study, in batches, and remembers what it told.
+
+    Trials never wait for it: it reads the ledger, not a queue, so that nothing is lost or grows
+    when MLflow is slow or away.
+    """
+
+    def __init__(
+        self,
+        settings: TrackingSettings,
+        ledger: Ledger,
+        study: str,
+        tags: Mapping[str, str],
+        params: Mapping[str, Any],
+        fingerprint: str,
+    ) -> None:
+        """Prepares; nothing is sent before `start`.
+
+        Args:
+            settings: where to.
+            ledger: where from.
+            study: its name, also the parent run's.
+            tags: set on the parent run and on every trial's run.
+            params: of the parent run.
+            fingerprint: of data and split.
+        """
+        self._settings, self._ledger, self._study = settings, ledger, study
+        self._tags, self._params, self._fingerprint = dict(tags), dict(params), fingerprint
+        self._wake, self._closing = threading.Event(), threading.Event()
+        self._thread = threading.Thread(target=self._drain, name="podium-tracker", daemon=True)
+        self._client: MlflowClient | None = None
+        self._experiment_id = self._run_id = ""
+        self.trouble: str | None = None
+
+    def start(self) -> None:
+        """Begins to drain, in the background."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Says that there is something new in the ledger; never blocks."""
+        self._wake.set()
+
+    def close(self, seconds: float) -> None:
+        """Waits until every trial is delivered, and ends the thread.
+
+        Raises:
+            TrackingError: not everything was delivered within `seconds`; the ledger has it.
+        """
+        self._closing.set()
+        self._wake.set()
+        self._thread.join(seconds)
+        if self._thread.is_alive():
+            raise TrackingError(f"not everything was delivered within {seconds:.0f} s.")
+        if self.trouble is not None:
+            raise TrackingError(self.trouble)
+
+    def finish(
+        self,
+        status: str,
+        now_ms: int,
+        note: str,
+        metrics: Mapping[str, float] | None = None,
+        artifacts: Sequence[Path] = (),
+    ) -> None:
+        """Ends the parent run, after `close`.
+
+        Args:
+            status: FINISHED or FAILED.
+            now_ms: when.
+            note: shown as the run's description.
+            metrics: of the study as a whole.
+            artifacts: files to upload.
+        """
+        from mlflow.entities import Metric, RunTag
+
+        self.client.log_batch(
+            self._run_id,
+            metrics=[Metric(key, value, now_ms, 0) for key, value in (metrics or {}).items()],
+            tags=[RunTag("mlflow.note.content", note)],
+        )
+        for path in artifacts:
+            self.client.log_artifact(self._run_id, str(path))
+        self.client.set_terminated(self._run_id, status, now_ms)
+
+    @property
+    def client(self) -> MlflowClient:
+        """MLflow's client, once it was reached."""
+        if self._client is None:
+            raise TrackingError(f"MLflow was not reached: {self.trouble}")
+        return self._client
+
+    @property
+    def run_id(self) -> str:
+        """The parent run, once it was made."""
+        return self._run_id
+
+    @property
+    def experiment_id(self) -> str:
+        """The experiment, once it was found or made."""
+        return self._experiment_id
+
+    def _drain(self) -> None:
+        while True:
+            closing = self._closing.is_set()
+            self._wake.clear()
+            try:
+                self._begin()
+                while self._deliver_round():
+                    pass
+                self.trouble = None
+            except Exception as error:  # noqa: BLE001 - MLflow's trouble is never the study's
+                self.trouble = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            if closing:
+                return
+            if self.trouble:
+                self._closing.wait(RETRY_SECONDS)
+            else:
+                self._wake.wait(IDLE_SECONDS)
+
+    def _begin(self) -> None:
+        if self._client is None:
+            self._client = connect(self._settings)
+        if not self._experiment_id:
+            self._experiment_id = _experiment(self._client, self._settings)
+        if not self._run_id:
+            study = self._ledger.study(self._study)
+            run_id = study.run_id if study else None
+            if run_id is None:
+                run_id = self._create_run(
+                    self._study, study.started_ms if study else 0, {"podium.study": self._study}
+                )
+                self._log_params(run_id, self._params)
+                self._ledger.set_study_run(self._study, run_id)
+            self._run_id = run_id
+
+    def _create_run(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
+        run = self.client.create_run(
+            self._experiment_id,
+            start_time=started_ms,
+            run_name=name,
+            tags={**self._tags, **tags},
+        )
+        self.client.log_inputs(run.info.run_id, datasets=[self._dataset()])
+        return str(run.info.run_id)
+
+    def _dataset(self) -> DatasetInput:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = self._tags.get("podium.data", "")
+        dataset = Dataset(data, self._fingerprint, "podium", f'{{"name": "{data}"}}')
+        return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+
+    def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
+        from mlflow.entities import Param
+
+        for part in _chunks(list(params.items()), PARAMS_PER_BATCH):
+            self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in part])
+
+    def _deliver_round(self) -> bool:
+        deliveries = self._ledger.undelivered(self._study, TRIALS_PER_ROUND)
+        for delivery in deliveries:
+            self._deliver(delivery)
+            self._ledger.mark_delivered(self._study, delivery)
+        # A trial still running stays undelivered only while something new comes in.
+        return len(deliveries) == TRIALS_PER_ROUND
+
+    def _deliver(self, delivery: Delivery) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        trial = delivery.trial
+        run_id = trial.run_id
+        if run_id is None:
+            run_id = self._create_run(
+                f"{trial.phase} {trial.number:03d}", trial.started_ms, self._trial_tags(trial)
+            )
+            self._log_params(run_id, config_params(trial))
+            self._ledger.set_trial_run(self._study, trial.number, run_id)
+        metrics = [
+            Metric(key, value, item.timestamp_ms, item.epoch)
+            for item in delivery.epochs
+            for key, value in item.metrics.items()
+        ]
+        if trial.state != State.RUNNING and trial.totals is not None:
+            totals, ended = trial.totals, trial.ended_ms or trial.started_ms
+            metrics += [
+                Metric(key, float(value), ended, totals.best_epoch)
+                for key, value in total_metrics(trial).items()
+            ]
+        for part in _chunks(metrics, METRICS_PER_BATCH):
+            self.client.log_batch(run_id, metrics=part)
+        if trial.compiled:
+            self._log_params(run_id, {f"compiled.{k}": v for k, v in trial.compiled.items()})
+        if trial.state != State.RUNNING:
+            tags = [RunTag("podium.state", state_in_words(trial))]
+            if trial.reason:
+                tags.append(RunTag("podium.reason", trial.reason))
+            self.client.log_batch(run_id, tags=tags)
+            self.client.set_terminated(run_id, RUN_STATUS[trial.state], trial.ended_ms)
+
+    def _trial_tags(self, trial: TrialRecord) -> dict[str, str]:
+        return {
+            "mlflow.parentRunId": self._run_id,
+            "podium.study": self._study,
+            "podium.trial": str(trial.number),
+            "podium.phase": trial.phase,
+            "podium.config_id": trial.config.config_id,
+            "podium.state": State.RUNNING,
+        }
+
+
+def config_params(trial: TrialRecord) -> dict[str, Any]:
+    """A trial's configuration and seeds as MLflow params; lists as `128-64`."""
+    params: dict[str, Any] = {}
+    for key, value in trial.config.model_dump().items():
+        if isinstance(value, dict):
+            params |= {f"{key}.{name}": item for name, item in value.items()}
+        else:
+            params[key] = "-".join(map(str, value)) if isinstance(value, tuple) else value
+    params["layers"] = len(trial.config.hidden)
+    params["conv_depth"] = len(trial.config.filters)
+    params["seed"], params["split_seed"] = trial.seed, trial.split_seed
+    return params
+
+
+def total_metrics(trial: TrialRecord) -> dict[str, float]:
+    """A trial's totals as MLflow metrics; what is not a number is left out."""
+    totals = trial.totals
+    if totals is None:
+        return {}
+    values = {
+        "best_epoch": float(totals.best_epoch),
+        "parameters": float(totals.parameters),
+        "best_val_accuracy": totals.val_accuracy,
+        "best_val_loss": totals.val_loss,
+        "best_train_accuracy": totals.train_accuracy,
+        "gap_train_validation": totals.gap,
+        "f1_macro": totals.f1_macro,
+        "roc_auc_ovo": totals.roc_auc_ovo,
+        "wall_seconds": totals.wall_seconds,
+    }
+    return {key: value for key, value in values.items() if value == value}
+
+
+def state_in_words(trial: TrialRecord) -> str:
+    """completed, stopped at rung N, failed, running."""
+    if trial.state == State.STOPPED:
+        return f"stopped at rung {trial.rung}"
+    return trial.state.value
+
+
+def _experiment(client: MlflowClient, settings: TrackingSettings) -> str:
+    from mlflow.exceptions import MlflowException
+
+    existing = client.get_experiment_by_name(settings.experiment)
+    if existing is None:
+        root = settings.artifact_root
+        location = root if "://" in root else Path(root).resolve().as_uri()
+        remote = settings.tracking_uri.startswith("http")
+        try:
+            # A server keeps artifacts where it was told to, not where this machine would.
+            return str(
+                client.create_experiment(
+                    settings.experiment,
+                    artifact_location=None if remote and "://" not in root else location,
+                )
+            )
+        except MlflowException:  # another study was faster
+            existing = client.get_experiment_by_name(settings.experiment)
+            if existing is None:
+                raise
+    if existing.lifecycle_stage == "deleted":
+        raise TrackingError(
+            f"The experiment {settings.experiment!r} was deleted in MLflow: restore it there, or "
+            "name another one in mlflow.yaml."
+        )
+    return str(existing.experiment_id)
+
+
+def _chunks(items: Sequence[Item], size: int) -> Iterator[list[Item]]:
+    for start in range(0, len(items), size):
+        yield list(items[start : start + size])

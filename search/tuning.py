@@ -1,0 +1,309 @@
+"""The Tune experiment: search, confirmation and examination on the same worker processes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
+os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
+# Tune's snapshots are never read: the ledger is the state that survives.
+os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+import ray
+from ray import tune
+from ray.tune.callback import Callback
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from search.data import TrainingData
+from search.records import Assignment, ConfigError, Examination, WorkerReport
+from search.space import SpaceSource
+
+if TYPE_CHECKING:
+    from search.worker import Worker
+
+CONNECT_SECONDS = 5.0
+REPORT = "report"
+
+
+class Director(Protocol):
+    """Decides what is trained next and hears everything that comes of it."""
+
+    def next_job(self) -> Assignment | Examination | None:
+        """The next job; None while there is none yet."""
+        ...
+
+    def is_finished(self) -> bool:
+        """Whether there will be no more jobs."""
+        ...
+
+    def on_report(self, job: Assignment | Examination, report: WorkerReport) -> bool:
+        """Takes note of a report; returns whether the job goes on."""
+        ...
+
+    def on_crash(self, job: Assignment | Examination, reason: str) -> None:
+        """Takes note that the worker of this job died."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """What a Ray cluster offers: totals, and the most that one node has."""
+
+    cpus: int
+    gpus: int
+    node_cpus: int
+    node_gpus: int
+    address: str
+
+    def concurrency(self, wanted: int | None, cpus_per_trial: int, gpus_per_trial: float) -> int:
+        """How many trials run at once.
+
+        Raises:
+            ConfigError: not even one does.
+        """
+        if cpus_per_trial > self.node_cpus:
+            raise ConfigError(
+                f"--cpus-per-trial {cpus_per_trial}: the largest machine of the cluster has "
+                f"{self.node_cpus} CPUs."
+            )
+        if gpus_per_trial > self.node_gpus:
+            raise ConfigError(
+                f"--gpus-per-trial {gpus_per_trial:g}: the largest machine of the cluster has "
+                f"{self.node_gpus} GPUs."
+            )
+        fits = self.cpus // cpus_per_trial
+        if gpus_per_trial:
+            fits = min(fits, int(self.gpus / gpus_per_trial))
+        return max(1, min(fits, wanted or fits))
+
+
+def join_cluster(address: str | None) -> Cluster:
+    """Joins the cluster at `address` or RAY_ADDRESS, or starts one on this machine.
+
+    Raises:
+        ConfigError: the address does not answer.
+    """
+    address = address or os.environ.get("RAY_ADDRESS") or None
+    options: dict[str, Any] = {
+        "log_to_driver": False,
+        "logging_level": logging.CRITICAL,
+        "configure_logging": True,
+    }
+    if address in (None, "local"):
+        options |= {"address": "local", "include_dashboard": False}
+    else:
+        _check_answers(str(address))
+        options |= {"address": address}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        raise ConfigError(f"Ray at {address!r}: {_one_line(error)}.") from None
+    totals = ray.cluster_resources()
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return Cluster(
+        cpus=int(totals.get("CPU", 0)),
+        gpus=int(totals.get("GPU", 0)),
+        node_cpus=max((int(node.get("CPU", 0)) for node in nodes), default=0),
+        node_gpus=max((int(node.get("GPU", 0)) for node in nodes), default=0),
+        address=address or "local",
+    )
+
+
+def leave_cluster() -> None:
+    """Leaves the cluster; one that was started here stops."""
+    ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Ray itself tries for minutes; a socket knows at once whether anybody listens."""
+    if address == "auto":
+        return
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ConfigError(f"Ray address {address!r}: expected host:port, ray://host:port or auto.")
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(
+            f"No Ray cluster answers at {address!r} ({_one_line(error)}). "
+            "Start one with `ray start --head`, or leave --address out to use this machine."
+        ) from None
+
+
+class _Trial(tune.Trainable):  # type: ignore[misc]
+    """A worker process as Tune sees it; the process serves trial after trial."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        from search.worker import Worker, WorkerContext
+
+        data, space, threads = ray.get(config["context"])
+        self._worker: Worker = Worker(WorkerContext(data, space, threads))
+        self._worker.take(ray.get(config["job"]))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self._worker.take(ray.get(new_config["job"]))
+        return True
+
+    def step(self) -> dict[str, Any]:
+        return {REPORT: self._worker.step()}
+
+
+class _Bridge:
+    """Carries calls between Tune's hooks and the director, and an exception out of Tune's loop."""
+
+    def __init__(self, director: Director, concurrent: int) -> None:
+        self.director = director
+        self.concurrent = concurrent
+        self.jobs: dict[str, Assignment | Examination] = {}
+        self.failure: BaseException | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its searcher into a file that nobody reads."""
+        return {}
+
+    def guarded(self, call: Callable[[], Any], otherwise: Any) -> Any:
+        """Tune would end or loop on an exception in a hook: it is kept, and raised afterwards."""
+        if self.failure is not None:
+            return otherwise
+        try:
+            return call()
+        except Exception as error:  # noqa: BLE001 - raised again by run_experiment
+            self.failure = error
+            return otherwise
+
+
+class _Searcher(Searcher):  # type: ignore[misc]
+    def __init__(self, bridge: _Bridge, context: ray.ObjectRef[Any]) -> None:
+        super().__init__()
+        self._bridge, self._context = bridge, context
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        bridge = self._bridge
+        if bridge.guarded(bridge.director.is_finished, True):
+            return str(Searcher.FINISHED)
+        if len(bridge.jobs) >= bridge.concurrent:
+            return None
+        job = bridge.guarded(bridge.director.next_job, None)
+        if job is None:
+            return None
+        bridge.jobs[trial_id] = job
+        return {"context": self._context, "job": ray.put(job)}
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        self._bridge.jobs.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: there is no state here."""
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: there is no state here."""
+
+
+class _Scheduler(FIFOScheduler):  # type: ignore[misc]
+    def __init__(self, bridge: _Bridge) -> None:
+        super().__init__()
+        self._bridge = bridge
+        self._keeps_actors = False
+
+    def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        # Tune keeps an idle process only for a trial that is already waiting for it, and would
+        # let all but one go whenever the searcher has to wait, as between search and confirmation.
+        if not self._keeps_actors:
+            cache = tune_controller._tune_controller._actor_cache
+            cache.increase_max(trial.placement_group_factory, self._bridge.concurrent)
+            self._keeps_actors = True
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        bridge = self._bridge
+        job, report = bridge.jobs[trial.trial_id], result[REPORT]
+        go_on = bridge.guarded(lambda: bridge.director.on_report(job, report), False)
+        return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        bridge = self._bridge
+        job = bridge.jobs.get(trial.trial_id)
+        if job is not None:
+            error = trial.get_pickled_error()
+            reason = f"the worker process died ({type(error).__name__}: {_one_line(error)})"
+            bridge.guarded(lambda: bridge.director.on_crash(job, reason), None)
+
+
+class _Forget(Callback):  # type: ignore[misc]
+    """Takes reports, and the models in them, out of Tune's memory once they were passed on."""
+
+    def on_trial_result(
+        self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        result.pop(REPORT, None)
+
+
+def run_experiment(
+    director: Director,
+    data: TrainingData,
+    space: SpaceSource,
+    *,
+    concurrent: int,
+    cpus_per_trial: int,
+    gpus_per_trial: float,
+    folder: Path,
+) -> None:
+    """Runs the director's jobs until it is finished, on `concurrent` processes from first to last.
+
+    Args:
+        director: called from this thread only, and from inside Tune's loop: it must not block.
+        data: put into the object store once.
+        space: opened by each worker.
+        concurrent: jobs at once.
+        cpus_per_trial: also the number of TensorFlow's threads.
+        gpus_per_trial: may be a fraction.
+        folder: for what Tune writes; disposable.
+
+    Raises:
+        Whatever the director raises.
+    """
+    os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    for name in ("ray.tune", "ray.air", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    bridge = _Bridge(director, concurrent)
+    context = ray.put((data, space, cpus_per_trial))
+    trainable = tune.with_resources(
+        _Trial, {"CPU": cpus_per_trial, **({"GPU": gpus_per_trial} if gpus_per_trial else {})}
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            search_alg=_Searcher(bridge, context),
+            scheduler=_Scheduler(bridge),
+            num_samples=-1,
+            reuse_actors=True,
+            trial_name_creator=lambda trial: f"trial_{trial.trial_id}",
+            trial_dirname_creator=lambda trial: str(trial.trial_id),
+        ),
+        run_config=tune.RunConfig(
+            name="tune",
+            storage_path=str(folder.resolve()),
+            callbacks=[_Forget()],
+            failure_config=tune.FailureConfig(max_failures=0),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            verbose=0,
+        ),
+    )
+    tuner.fit()
+    if bridge.failure is not None:
+        raise bridge.failure
+
+
+def _one_line(error: object) -> str:
+    return " ".join(str(error).split())[:300].rstrip(".")

@@ -1,0 +1,161 @@
+"""What happens inside a training process, from job to report; TensorFlow lives here only."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import time
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from search.backend import keras
+from search.data import TrainingData
+from search.model import Build, build_network
+from search.records import (
+    Assignment,
+    EpochReport,
+    Examination,
+    Examined,
+    TrialFailed,
+    WorkerReport,
+)
+from search.space import SpaceSource, open_space
+from search.trainer import Task, Trainer, TrainingRun, use_threads
+
+STRETCH_SECONDS = 1.0
+"""A report is sent at every rung, and otherwise when this much time has gone by."""
+EXAMINATION_BATCH = 1000
+
+
+@dataclass(frozen=True)
+class WorkerContext:
+    """What all jobs of a worker share."""
+
+    data: TrainingData
+    space: SpaceSource
+    threads: int
+
+
+class Worker:
+    """Does one job after another; any failure of a job is a report, never an exception."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        """Takes the data over; the first call in its process, because it sets the threads."""
+        use_threads(context.threads)
+        self._context = context
+        self._build: Build = open_space(context.space).build or build_network
+        self._trainer = Trainer(context.data)
+        self._job: Assignment | Examination | None = None
+        self._run: TrainingRun | None = None
+
+    def take(self, job: Assignment | Examination) -> None:
+        """Takes a job up, dropping the one before."""
+        self._job, self._run = job, None
+
+    def step(self) -> WorkerReport:
+        """Works on until there is something to report."""
+        try:
+            if isinstance(self._job, Assignment):
+                return self._train(self._job)
+            if isinstance(self._job, Examination):
+                return WorkerReport(os.getpid(), final=True, examined=examine(self._job))
+            raise TrialFailed("no job was given.")
+        except Exception as error:  # noqa: BLE001 - the boundary that turns failures into records
+            return WorkerReport(os.getpid(), final=True, failure=_reason(error))
+
+    def _train(self, job: Assignment) -> WorkerReport:
+        compiled = {}
+        if self._run is None:
+            split = self._context.data.split(job.split_seed)
+            task = Task(job.config, self._build, self._context.space.name, split, job.seed)
+            self._run = self._trainer.start(task)
+            compiled = self._run.compiled
+        run = self._run
+        reports: list[EpochReport] = []
+        failure = None
+        deadline = time.monotonic() + STRETCH_SECONDS
+        at_rung = False
+        while not reports or not (at_rung or time.monotonic() > deadline):
+            try:
+                reports.append(run.run_epoch())
+            except TrialFailed as error:
+                failure = str(error)
+                break
+            at_rung = run.epoch in job.rungs or run.epoch >= job.max_epochs
+        final = failure is not None or run.epoch >= job.max_epochs
+        return WorkerReport(
+            os.getpid(),
+            epochs=tuple(reports),
+            totals=run.totals() if at_rung and failure is None else None,
+            compiled=compiled,
+            final=final,
+            failure=failure,
+            model=run.saved_model() if final and job.keep_model and failure is None else None,
+        )
+
+
+def examine(job: Examination) -> Examined:
+    """Lets each model classify the images, and prepares the one to ship for MLflow."""
+    probabilities: dict[str, NDArray[np.float32]] = {}
+    package = b""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        for key, content in job.models.items():
+            path = folder / "model.keras"
+            path.write_bytes(content)
+            model = keras.models.load_model(path, safe_mode=True)
+            images = job.images.astype(np.float32)
+            probabilities[key] = model.predict(images, batch_size=EXAMINATION_BATCH, verbose=0)
+            if key == job.ship:
+                _write_package(model, images[:1], job.requirements, folder / "package")
+                package = _zipped(folder / "package")
+    return Examined(probabilities, package)
+
+
+def _write_package(
+    model: keras.Model, example: NDArray[np.float32], requirements: tuple[str, ...], path: Path
+) -> None:
+    """Writes an MLflow model folder; nothing is sent anywhere.
+
+    Args:
+        model: takes float32 (n, h, w, c), gives float32 (n, classes).
+        example: one image as the model takes it, a batch of one.
+        requirements: pip requirements; without them MLflow would import everything once more.
+        path: a folder that does not exist.
+    """
+    import mlflow.keras
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    inputs = TensorSpec(np.dtype(np.float32), (-1, *example.shape[1:]), "images")
+    outputs = TensorSpec(np.dtype(np.float32), (-1, model.output_shape[1]))
+    # MLflow writes the example before it makes the folder.
+    path.mkdir()
+    mlflow.keras.save_model(
+        model,
+        str(path),
+        signature=ModelSignature(Schema([inputs]), Schema([outputs])),
+        input_example={"images": example},
+        pip_requirements=list(requirements),
+    )
+
+
+def _zipped(folder: Path) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, TrialFailed):
+        return str(error)
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:500]}"

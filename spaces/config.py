@@ -1,0 +1,57 @@
+"""One configuration of a network and its training, as data."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Units = Annotated[int, Field(ge=1, le=65_536)]
+Scalar = bool | int | float | str
+
+
+class TrialConfig(BaseModel):
+    """Everything that decides what a trial trains, apart from data, seed and number of epochs.
+
+    Frozen and validated; two equal configurations have the same `config_id` in every process and,
+    because fields at their default are left out of it, in every later version that adds fields.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    filters: tuple[Units, ...] = Field(default=(), max_length=16)
+    """Filters per convolution; its length is the conv depth. Each is followed by max pooling."""
+    kernel_size: int = Field(default=3, ge=1, le=31)
+    padding: Literal["same", "valid"] = "same"
+    pool_size: int = Field(default=2, ge=1, le=8)
+    hidden: tuple[Units, ...] = Field(default=(128,), max_length=64)
+    """Units per dense hidden layer."""
+    activation: Literal["relu", "elu", "gelu", "selu", "silu", "tanh", "sigmoid"] = "relu"
+    kernel_initializer: Literal["glorot_uniform", "he_normal", "lecun_normal", "random_uniform"] = (
+        "glorot_uniform"
+    )
+    input_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """After every dense hidden layer."""
+    batch_size: int = Field(default=32, ge=1, le=65_536)
+    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    learning_rate: float = Field(default=0.001, gt=0.0, le=100.0)
+    momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """SGD only."""
+    decay: float = Field(default=0.0, ge=0.0, le=1.0)
+    """SGD only: the learning rate at step t is learning_rate / (1 + decay * t)."""
+    extra: dict[str, Scalar] = Field(default_factory=dict)
+    """For spaces with a `build` of their own: whatever it reads."""
+
+    @property
+    def canonical_json(self) -> str:
+        """Sorted JSON without the fields that are at their default."""
+        fields = self.model_dump(mode="json", exclude_defaults=True)
+        return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+    @property
+    def config_id(self) -> str:
+        """12 hexadecimal digits that name this configuration."""
+        return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
