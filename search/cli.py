@@ -47,7 +47,7 @@ def main() -> None:
     """Runs the command line; every known error is one paragraph on stderr and its exit code."""
     logging.captureWarnings(True)
     try:
-        app()
+        app(prog_name="podium")
     except PodiumError as error:
         errors.print(f"podium: {error}", markup=False)
         raise SystemExit(error.exit_code) from None

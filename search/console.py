@@ -61,7 +61,9 @@ class ProgressView:
             line = self._line()
             if line != last:
                 elapsed = time.monotonic() - self._began
-                self._console.print(f"[{clock(elapsed)}] {line}", markup=False, highlight=False)
+                self._console.print(
+                    f"[{clock(elapsed)}] {line}", markup=False, highlight=False, soft_wrap=True
+                )
                 last = line
             if ending:
                 return

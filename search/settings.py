@@ -77,7 +77,7 @@ class StudySettings(BaseModel):
     def _first_rung_within_epochs(self) -> StudySettings:
         if self.scheduler != "none" and self.max_epochs < self.first_rung:
             raise ValueError(
-                f"max-epochs {self.max_epochs} is below the first rung {self.first_rung}: "
+                f"max-epochs is {self.max_epochs}: below the first rung {self.first_rung}: "
                 "raise --max-epochs, lower --first-rung, or use --scheduler none"
             )
         return self
@@ -131,13 +131,15 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
         ConfigError: an unknown key (with the nearest known one) or an impossible value.
     """
     values: dict[str, Any] = {}
-    source = "settings"
+    source = ""
     if study_file is not None:
         values, source = read_mapping(study_file), str(study_file)
         _check_keys(StudySettings, values, source)
     tracking = values.pop("tracking", None) or {}
     if not isinstance(tracking, dict):
-        raise ConfigError(f"{source}: `tracking` must hold the settings of mlflow.yaml.")
+        raise ConfigError(
+            f"{source or 'settings'}: `tracking` must hold the settings of mlflow.yaml."
+        )
     values |= {name: value for name, value in flags.items() if value is not None}
     values["tracking"] = load_tracking(tracking)
     return _validated(StudySettings, values, source)
@@ -156,7 +158,8 @@ def _validated(model: type[Model], values: Mapping[str, Any], source: str) -> Mo
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        raise ConfigError(f"{source}: {'; '.join(_complaints(error))}") from None
+        where = f"{source}: " if source else ""
+        raise ConfigError(where + " ".join(_complaints(error))) from None
 
 
 def _complaints(error: ValidationError) -> Iterable[str]:
@@ -165,9 +168,7 @@ def _complaints(error: ValidationError) -> Iterable[str]:
         name = ".".join(str(part) for part in item["loc"]).replace("_", "-")
         value = item.get("input")
         if name in choices:
-            yield f"unknown {name} {value!r}.{nearest(str(value), choices[name])}"
-        elif not name:
-            yield item["msg"].removeprefix("Value error, ") + "."
+            yield f"Unknown {name} {value!r}.{nearest(str(value), choices[name])}"
         else:
-            message = item["msg"].removeprefix("Value error, ")
-            yield f"{name} is {value!r}: {message[0].lower()}{message[1:]}."
+            message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+            yield f"{name} is {value!r}: {message}." if name else f"{message}."

@@ -368,21 +368,27 @@ def _versions() -> dict[str, str]:
 
 
 def _git_commit() -> str:
-    """The commit of the folder that the study runs in, `+` where there are changes."""
+    """The commit of the folder that the study runs in, or else of Podium; `+` for changes."""
+    for folder in (Path.cwd(), Path(__file__).parent):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit:
+            changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+            return commit + ("+" if changed else "")
+    return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True, timeout=10
-        ).stdout.strip()
-        changes = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
             check=True,
             capture_output=True,
             text=True,
             timeout=10,
-        ).stdout
+        )
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return commit + ("+" if changes.strip() else "")
+        return ""
+    return done.stdout.strip()
 
 
 def one_line(error: BaseException) -> str:

@@ -278,6 +278,7 @@ class Tracker:
                 f"{trial.phase} {trial.number:03d}", trial.started_ms, self._trial_tags(trial)
             )
             self._log_params(run_id, config_params(trial))
+            self.client.log_dict(run_id, trial.config.model_dump(mode="json"), "config.json")
             self._ledger.set_trial_run(self._study, trial.number, run_id)
         metrics = [
             Metric(key, value, item.timestamp_ms, item.epoch)

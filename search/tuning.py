@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +17,12 @@ os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 # Tune's snapshots are never read: the ledger is the state that survives.
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+if (
+    "RAY_AUTH_TOKEN" in os.environ
+    or Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").is_file()
+):
+    # Ray turns tokens on when it starts a cluster, but joins one without unless it is told.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
@@ -31,7 +39,8 @@ from search.space import SpaceSource
 if TYPE_CHECKING:
     from search.worker import Worker
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 4.0
+HEALTH_SECONDS = 8.0
 REPORT = "report"
 
 
@@ -125,18 +134,36 @@ def leave_cluster() -> None:
 
 
 def _check_answers(address: str) -> None:
-    """Ray itself tries for minutes; a socket knows at once whether anybody listens."""
+    """Asks in seconds what Ray itself would try for minutes.
+
+    Raises:
+        ConfigError: nobody listens there, or not a Ray cluster.
+    """
     if address == "auto":
         return
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdigit():
         raise ConfigError(f"Ray address {address!r}: expected host:port, ray://host:port or auto.")
+    advice = "Start one with `ray start --head`, or leave --address out to use this machine."
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise ConfigError(
-            f"No Ray cluster answers at {address!r} ({_one_line(error)}). "
-            "Start one with `ray start --head`, or leave --address out to use this machine."
+            f"No Ray cluster answers at {address!r} ({_one_line(error)}). {advice}"
+        ) from None
+    if address.startswith("ray://"):
+        return
+    try:
+        # Its own process: Ray's client retries for longer than the time there is, and prints.
+        subprocess.run(
+            [sys.executable, "-m", "ray.scripts.scripts", "health-check", "--address", address],
+            check=True,
+            capture_output=True,
+            timeout=HEALTH_SECONDS,
+        )
+    except subprocess.SubprocessError:
+        raise ConfigError(
+            f"What answers at {address!r} is not a Ray cluster that lets this user in. {advice}"
         ) from None
 
 

@@ -132,7 +132,7 @@ def _write_package(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    inputs = TensorSpec(np.dtype(np.float32), (-1, *example.shape[1:]), "images")
+    inputs = TensorSpec(np.dtype(np.float32), (-1, *example.shape[1:]))
     outputs = TensorSpec(np.dtype(np.float32), (-1, model.output_shape[1]))
     # MLflow writes the example before it makes the folder.
     path.mkdir()
@@ -140,7 +140,7 @@ def _write_package(
         model,
         str(path),
         signature=ModelSignature(Schema([inputs]), Schema([outputs])),
-        input_example={"images": example},
+        input_example=example,
         pip_requirements=list(requirements),
     )
 

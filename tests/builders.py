@@ -1,0 +1,127 @@
+"""Makers of records: everything has a default, so that a test states only what it is about."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from hypothesis import settings
+
+from search.records import (
+    Assignment,
+    Candidate,
+    EpochReport,
+    Phase,
+    Recommendation,
+    State,
+    TrialRecord,
+    TrialTotals,
+    WorkerReport,
+)
+from search.selection import recommend
+from search.space import Space, SpaceSource
+from spaces.config import TrialConfig
+
+VALIDATION_FRACTION = 0.2
+
+quick = settings(deadline=None, max_examples=60)
+"""For property tests: no deadline, because the machine may be busy with something else."""
+
+
+def make_epoch(epoch: int = 1, **values: Any) -> EpochReport:
+    fields: dict[str, Any] = {
+        "train_loss": 0.5,
+        "train_accuracy": 0.85,
+        "val_loss": 0.6,
+        "val_accuracy": 0.8,
+        "epoch_seconds": 0.25,
+        "examples_per_second": 4000.0,
+        "timestamp_ms": 1_000 + epoch,
+    }
+    return EpochReport(epoch, **(fields | values))
+
+
+def make_totals(**values: Any) -> TrialTotals:
+    fields: dict[str, Any] = {
+        "best_epoch": 2,
+        "parameters": 1_000,
+        "val_loss": 0.6,
+        "val_accuracy": 0.8,
+        "train_accuracy": 0.9,
+        "gap": 0.1,
+        "f1_macro": 0.79,
+        "roc_auc_ovo": 0.95,
+        "wall_seconds": 3.5,
+    }
+    return TrialTotals(**(fields | values))
+
+
+def make_assignment(number: int = 0, **values: Any) -> Assignment:
+    fields: dict[str, Any] = {
+        "phase": Phase.SEARCH,
+        "config": TrialConfig(),
+        "seed": 11,
+        "split_seed": 12,
+        "max_epochs": 6,
+        "rungs": (2,),
+    }
+    return Assignment(number, **(fields | values))
+
+
+def make_report(*epochs: EpochReport, **values: Any) -> WorkerReport:
+    return WorkerReport(**({"pid": 4711, "epochs": epochs} | values))
+
+
+def make_trial(number: int = 0, **values: Any) -> TrialRecord:
+    """A completed trial of the search; `val_accuracy` and `parameters` go to its totals."""
+    totals = {key: values.pop(key) for key in ("val_accuracy", "parameters") if key in values}
+    fields: dict[str, Any] = {
+        "phase": Phase.SEARCH,
+        "config": TrialConfig(),
+        "seed": 11,
+        "split_seed": 12,
+        "state": State.COMPLETED,
+        "reason": None,
+        "rung": None,
+        "started_ms": 1_000,
+        "ended_ms": 2_000,
+        "totals": make_totals(**totals),
+        "compiled": {},
+        "epochs_trained": 6,
+        "pid": 4711,
+        "run_id": None,
+    }
+    return TrialRecord(number, **(fields | values))
+
+
+def make_config(units: int) -> TrialConfig:
+    """Configurations that differ by a number; 128 is the default one."""
+    return TrialConfig(hidden=(units,))
+
+
+def make_candidate(
+    accuracies: Sequence[float],
+    parameters: int = 1_000,
+    *,
+    is_baseline: bool = False,
+    units: int = 0,
+) -> Candidate:
+    """A confirmed configuration; distinct `units` (by default `parameters`) are distinct ones."""
+    return Candidate(
+        config=make_config(units or parameters),
+        accuracies=tuple(accuracies),
+        trials=tuple(range(len(accuracies))),
+        parameters=parameters,
+        search_accuracy=None if is_baseline else max(accuracies),
+        is_baseline=is_baseline,
+    )
+
+
+def make_recommendation(*candidates: Candidate, policy: str = "best-mean") -> Recommendation:
+    return recommend(candidates, policy, VALIDATION_FRACTION)
+
+
+def make_space(
+    suggest: Callable[..., Any], baseline: Callable[[], Any] = TrialConfig, name: str = "homemade"
+) -> Space:
+    return Space(SpaceSource(name, name), suggest, baseline, None)

@@ -1,0 +1,310 @@
+"""The state machine of a study, without Ray: every path from first trial to verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from search.data import LoadedData, load
+from search.director import HOPELESS_AFTER, StudyDirector
+from search.ledger import Ledger
+from search.records import (
+    Assignment,
+    EpochReport,
+    Examination,
+    Examined,
+    Phase,
+    State,
+    StudyFailed,
+    TrialTotals,
+    WorkerReport,
+)
+from search.sampler import Sampler
+from search.scheduler import make_scheduler
+from search.settings import StudySettings
+from search.space import find_space, open_space
+
+SPACE = open_space(find_space("mlp"))
+Make = Callable[..., StudyDirector]
+
+
+@pytest.fixture
+def data() -> LoadedData:
+    return load("digits", None, 0)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    return Ledger(tmp_path / "ledger.db")
+
+
+@pytest.fixture
+def make(data: LoadedData, ledger: Ledger) -> Make:
+    def build(**values: object) -> StudyDirector:
+        settings = StudySettings.model_validate(
+            {"trials": 6, "max_epochs": 6, "finalists": 2, "confirm_seeds": 2, **values}
+        )
+        ledger.begin_study("s", {}, {"baseline": SPACE.baseline_config().config_id}, 0)
+        return StudyDirector(
+            "s",
+            settings,
+            data,
+            SPACE.baseline_config(),
+            ledger,
+            Sampler(settings.sampler, SPACE, (8, 8, 1), settings.seed),
+            make_scheduler(settings),
+            requirements=(),
+            now_ms=lambda: 1,
+            notify=lambda: None,
+        )
+
+    return build
+
+
+def _report(epoch: int, accuracy: float, final: bool, **more: object) -> WorkerReport:
+    item = EpochReport(epoch, 1.0, 0.5, 1.0, accuracy, 0.1, 100.0, epoch)
+    totals = TrialTotals(epoch, 1000, 1.0, accuracy, accuracy, 0.0, accuracy, 0.9, 1.0)
+    return WorkerReport(1, (item,), totals=totals, final=final, **more)  # type: ignore[arg-type]
+
+
+def _finish(director: StudyDirector, job: Assignment, accuracy: float) -> None:
+    model = b"model" if job.keep_model else None
+    assert not director.on_report(job, _report(job.max_epochs, accuracy, True, model=model))
+
+
+def _examined(job: Examination, data: LoadedData) -> Examined:
+    return Examined(
+        {key: np.eye(10, dtype=np.float32)[[0] * data.test.size] for key in job.models}, b""
+    )
+
+
+def _run(
+    director: StudyDirector, data: LoadedData, score: Callable[[Assignment], float]
+) -> list[Assignment]:
+    """Runs to the end with one job at a time; returns the assignments in order."""
+    jobs = []
+    while not director.is_finished():
+        job = director.next_job()
+        if isinstance(job, Examination):
+            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
+        elif job is not None:
+            jobs.append(job)
+            _finish(director, job, score(job))
+    return jobs
+
+
+def test_a_study_goes_from_search_over_confirmation_to_one_verdict(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    jobs = _run(director, data, lambda job: 0.5 + job.number / 100)
+    phases = [job.phase for job in jobs]
+    assert phases == [Phase.SEARCH] * 6 + [Phase.CONFIRM] * 6
+    assert [job.number for job in jobs] == list(range(12))
+    assert director.verdict is not None
+    assert director.recommendation is not None
+    assert len(ledger.openings(data.test.fingerprint)) == 1
+
+
+def test_the_finalists_are_the_best_and_the_baseline_is_always_confirmed(
+    make: Make, data: LoadedData
+) -> None:
+    director = make()
+    jobs = _run(director, data, lambda job: 0.5 + job.number / 100)
+    confirmed = {job.config.config_id for job in jobs if job.phase is Phase.CONFIRM}
+    assert confirmed == {
+        SPACE.baseline_config().config_id,
+        jobs[5].config.config_id,
+        jobs[4].config.config_id,
+    }
+
+
+def test_without_finalists_nothing_is_confirmed_and_the_test_split_stays_locked(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(finalists=0)
+    jobs = _run(director, data, lambda job: 0.5)
+    assert {job.phase for job in jobs} == {Phase.SEARCH}
+    assert director.verdict is None
+    assert ledger.openings(data.test.fingerprint) == []
+
+
+def test_the_baseline_fills_the_wait_for_the_last_trial_of_the_search(make: Make) -> None:
+    director = make(trials=2)
+    first, second = director.next_job(), director.next_job()
+    assert isinstance(first, Assignment)
+    assert isinstance(second, Assignment)
+    _finish(director, first, 0.6)
+    filler = director.next_job()
+    assert isinstance(filler, Assignment)
+    assert filler.phase is Phase.CONFIRM
+    assert filler.config == SPACE.baseline_config()
+    director.next_job()
+    assert director.next_job() is None
+    _finish(director, second, 0.7)
+    assert isinstance(director.next_job(), Assignment)
+
+
+def test_a_weak_trial_is_stopped_at_its_rung_and_the_ledger_says_why(
+    make: Make, ledger: Ledger
+) -> None:
+    director = make()
+    strong, weak = director.next_job(), director.next_job()
+    assert isinstance(strong, Assignment)
+    assert isinstance(weak, Assignment)
+    assert director.on_report(strong, _report(2, 0.9, False))
+    assert not director.on_report(weak, _report(2, 0.1, False))
+    record = ledger.trials("s")[weak.number]
+    assert (record.state, record.rung) == (State.STOPPED, 2)
+    assert "0.1000 is not among the best 1 of 2" in str(record.reason)
+
+
+def test_a_failed_trial_is_recorded_and_the_study_goes_on(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    job = director.next_job()
+    assert isinstance(job, Assignment)
+    assert not director.on_report(job, WorkerReport(1, final=True, failure="no luck"))
+    _run(director, data, lambda job: 0.5 + job.number / 100)
+    record = ledger.trials("s")[0]
+    assert (record.state, record.reason) == (State.FAILED, "no luck")
+    assert director.verdict is not None
+
+
+def test_a_crashed_worker_fails_its_trial_only(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    job = director.next_job()
+    assert job is not None
+    director.on_crash(job, "the worker process died")
+    _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert ledger.trials("s")[0].state is State.FAILED
+
+
+def test_the_study_fails_when_the_first_five_trials_all_fail(make: Make) -> None:
+    director = make(trials=20)
+    for number in range(HOPELESS_AFTER):
+        job = director.next_job()
+        assert isinstance(job, Assignment)
+        report = WorkerReport(1, final=True, failure="out of luck")
+        if number < HOPELESS_AFTER - 1:
+            director.on_report(job, report)
+        else:
+            with pytest.raises(StudyFailed, match="first 5 trials all failed; 5 of them: out of"):
+                director.on_report(job, report)
+
+
+def test_the_study_fails_when_fewer_trials_all_fail(make: Make) -> None:
+    director = make(trials=1)
+    job = director.next_job()
+    assert isinstance(job, Assignment)
+    assert director.next_job() is not None  # the baseline's first run
+    with pytest.raises(StudyFailed, match="first 1 trials all failed"):
+        director.on_report(job, WorkerReport(1, final=True, failure="out of luck"))
+
+
+def test_a_finalist_that_fails_in_confirmation_is_no_candidate(
+    make: Make, data: LoadedData
+) -> None:
+    director = make()
+    failed = None
+    while not director.is_finished():
+        job = director.next_job()
+        assert job is not None
+        if isinstance(job, Examination):
+            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
+        elif job.phase is Phase.CONFIRM and job.config != SPACE.baseline_config() and not failed:
+            failed = job.config.config_id
+            director.on_report(job, WorkerReport(1, final=True, failure="diverged"))
+        else:
+            _finish(director, job, 0.5 + job.number / 100)
+    assert director.recommendation is not None
+    ids = {r.candidate.config.config_id for r in director.recommendation.ranked}
+    assert len(ids) == 2
+    assert failed not in ids
+
+
+def test_a_baseline_that_fails_in_confirmation_fails_the_study(make: Make) -> None:
+    director = make(trials=1)
+    search = director.next_job()
+    assert isinstance(search, Assignment)
+    _finish(director, search, 0.9)
+    director.on_crash(_next_baseline(director), "diverged")
+    for _ in range(3):
+        job = director.next_job()
+        assert isinstance(job, Assignment)
+        _finish(director, job, 0.9)
+    with pytest.raises(StudyFailed, match="baseline failed in confirmation: diverged"):
+        director.next_job()
+
+
+def _next_baseline(director: StudyDirector) -> Assignment:
+    job = director.next_job()
+    assert isinstance(job, Assignment)
+    assert job.config == SPACE.baseline_config()
+    return job
+
+
+def test_the_model_with_the_best_validation_of_each_candidate_is_examined(
+    make: Make, data: LoadedData
+) -> None:
+    director = make(trials=1, finalists=1)
+    examination = None
+    while examination is None:
+        job = director.next_job()
+        assert job is not None
+        if isinstance(job, Examination):
+            examination = job
+            continue
+        accuracy = 0.5 + job.number / 100
+        model = f"{job.config.config_id} {job.number}".encode() if job.keep_model else None
+        director.on_report(job, _report(6, accuracy, True, model=model))
+    assert len(examination.models) == 2
+    for config_id, model in examination.models.items():
+        numbers = [int(model.split()[1])]
+        assert model.startswith(config_id.encode())
+        assert numbers[0] in (2, 4)  # the second of each candidate's two runs
+
+
+def test_the_ledger_hears_first(
+    make: Make, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    director = make()
+    job = director.next_job()
+    assert isinstance(job, Assignment)
+
+    def refuse(*_: object) -> None:
+        raise OSError("disk full")
+
+    monkeypatch.setattr(ledger, "append", refuse)
+    heard: list[object] = []
+    monkeypatch.setattr(director._sampler, "report", lambda *a: heard.append(a))
+    monkeypatch.setattr(director._scheduler, "decide", lambda *a: heard.append(a))
+    with pytest.raises(OSError, match="disk full"):
+        director.on_report(job, _report(2, 0.9, False))
+    assert heard == []
+
+
+def test_a_study_that_ends_early_leaves_no_trial_open(make: Make, ledger: Ledger) -> None:
+    director = make()
+    director.next_job()
+    director.next_job()
+    director.close_open_trials("interrupted")
+    assert [t.state for t in ledger.trials("s")] == [State.FAILED] * 2
+    assert {t.reason for t in ledger.trials("s")} == {"interrupted"}
+
+
+def test_an_exhausted_grid_ends_the_search(
+    make: Make, data: LoadedData, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    director = make()
+    ask = director._sampler.ask
+    monkeypatch.setattr(director._sampler, "ask", lambda n: ask(n) if n < 3 else None)
+    jobs = _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert sum(job.phase is Phase.SEARCH for job in jobs) == 3
+    assert director.progress.search_total == 3

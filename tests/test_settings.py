@@ -1,0 +1,346 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from pydantic import ValidationError
+
+from search.records import ConfigError
+from search.settings import (
+    MLFLOW_FILE,
+    POLICIES,
+    SAMPLERS,
+    SCHEDULERS,
+    StudySettings,
+    TrackingSettings,
+    load_settings,
+    load_tracking,
+    nearest,
+    read_mapping,
+)
+
+STUDY_FILE = Path("study.yaml")
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def from_file(text: str, **flags: Any) -> StudySettings:
+    STUDY_FILE.write_text(text, encoding="utf-8")
+    return load_settings(STUDY_FILE, flags)
+
+
+def complaint(text: str | None = None, **flags: Any) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(None, flags) if text is None else from_file(text, **flags)
+    return str(caught.value)
+
+
+# Who wins
+
+
+def test_without_files_and_flags_everything_is_at_its_default() -> None:
+    assert load_settings(None, {}) == StudySettings()
+
+
+def test_a_flag_beats_the_study_file_which_beats_the_default() -> None:
+    assert load_settings(None, {}).trials == 24
+    assert from_file("trials: 7").trials == 7
+    assert from_file("trials: 7", trials=9).trials == 9
+
+
+def test_a_flag_that_was_not_given_leaves_the_study_file_alone() -> None:
+    assert from_file("trials: 7\nstudy: mine", trials=None, study=None).trials == 7
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"), [("seed", 0), ("finalists", 0), ("gpus_per_trial", 0.0)]
+)
+def test_a_flag_of_zero_is_a_flag_that_was_given(flag: str, value: float) -> None:
+    assert getattr(from_file(f"{flag}: 2", **{flag: value}), flag) == value
+
+
+def test_the_study_file_beats_mlflow_yaml_which_beats_the_default() -> None:
+    assert load_settings(None, {}).tracking.experiment == "podium"
+    MLFLOW_FILE.write_text("experiment: from-mlflow\nregistered-model: shipped\n")
+    assert load_settings(None, {}).tracking.experiment == "from-mlflow"
+    tracking = from_file("tracking:\n  experiment: from-study\n").tracking
+    assert tracking.experiment == "from-study"
+    assert tracking.registered_model == "shipped"
+    assert tracking.artifact_root == TrackingSettings().artifact_root
+
+
+def test_an_override_beats_mlflow_yaml() -> None:
+    MLFLOW_FILE.write_text("experiment: from-mlflow\n")
+    assert load_tracking({"experiment": "typed"}).experiment == "typed"
+    assert load_tracking().experiment == "from-mlflow"
+
+
+def test_only_the_mlflow_yaml_of_the_current_folder_counts(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    MLFLOW_FILE.write_text("experiment: elsewhere\n")
+    inner = here / "inner"
+    inner.mkdir()
+    monkeypatch.chdir(inner)
+    assert load_tracking() == TrackingSettings()
+
+
+def test_the_mlflow_yaml_that_podium_ships_says_the_defaults() -> None:
+    shipped = Path(__file__).parents[1] / "mlflow.yaml"
+    assert TrackingSettings.model_validate(read_mapping(shipped)) == TrackingSettings()
+
+
+def test_a_study_file_may_spell_names_like_flags() -> None:
+    settings = from_file("max-epochs: 9\nfirst-rung: 3\ncpus-per-trial: 2\n")
+    assert (settings.max_epochs, settings.first_rung, settings.cpus_per_trial) == (9, 3, 2)
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "{}", "tracking:\n"])
+def test_an_empty_study_file_means_defaults(text: str) -> None:
+    assert from_file(text) == StudySettings()
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    settings = load_settings(None, {})
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.trials = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.tracking.experiment = "other"
+
+
+# Unknown keys
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("trails", "trials"), ("max_epoch", "max_epochs"), ("smapler", "sampler"), ("Seed", "seed")],
+)
+def test_an_unknown_key_names_file_key_and_the_nearest_known_one(typed: str, meant: str) -> None:
+    message = complaint(f"{typed}: 3")
+    assert str(STUDY_FILE) in message
+    assert repr(typed) in message
+    assert f"Did you mean {meant!r}?" in message
+
+
+def test_a_key_that_is_like_no_other_lists_those_there_are() -> None:
+    message = complaint("zzzzzz: 3")
+    assert "Did you mean" not in message
+    assert all(name in message for name in StudySettings.model_fields)
+
+
+def test_an_unknown_key_that_is_a_number_is_named() -> None:
+    assert "'7'" in complaint("7: 3")
+
+
+def test_an_unknown_flag_is_refused() -> None:
+    message = complaint(trails=3)
+    assert "'trails'" in message
+    assert "'trials'" in message
+
+
+def test_an_unknown_key_of_mlflow_yaml_names_that_file() -> None:
+    MLFLOW_FILE.write_text("experimnt: x\n")
+    message = complaint()
+    assert message.startswith("mlflow.yaml")
+    assert "'experimnt'" in message
+    assert "'experiment'" in message
+
+
+def test_an_unknown_key_under_tracking_is_refused() -> None:
+    message = complaint("tracking:\n  tracking_url: sqlite:///x.db\n")
+    assert "'tracking_url'" in message
+    assert "'tracking_uri'" in message
+
+
+@pytest.mark.parametrize("text", ["tracking: sqlite:///x.db", "tracking: 3", "tracking: [a]"])
+def test_tracking_that_is_no_mapping_is_refused(text: str) -> None:
+    message = complaint(text)
+    assert str(STUDY_FILE) in message
+    assert "tracking" in message
+
+
+# Impossible values
+
+IMPOSSIBLE = [
+    ("trials", 0),
+    ("trials", -1),
+    ("trials", 1_000_001),
+    ("trials", 2.5),
+    ("trials", "many"),
+    ("max-epochs", 0),
+    ("max-epochs", 100_001),
+    ("first-rung", 0),
+    ("first-rung", -2),
+    ("reduction", 1),
+    ("reduction", 65),
+    ("concurrent", 0),
+    ("concurrent", -1),
+    ("cpus-per-trial", 0),
+    ("cpus-per-trial", 0.5),
+    ("gpus-per-trial", -0.5),
+    ("seed", -1),
+    ("seed", 2**31),
+    ("finalists", -1),
+    ("confirm-seeds", 0),
+    ("confirm-seeds", 1),
+    ("confirm-seeds", 1_001),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), IMPOSSIBLE)
+def test_an_impossible_number_is_refused_by_name_and_value(name: str, value: Any) -> None:
+    for message in (complaint(f"{name}: {value}"), complaint(**{name.replace("-", "_"): value})):
+        assert f"{name} is {value!r}" in message
+        assert "\n" not in message
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_gpus_that_are_no_finite_number_are_refused(value: str) -> None:
+    assert "gpus-per-trial" in complaint(f"gpus-per-trial: {value}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("trials", 1),
+        ("trials", 1_000_000),
+        ("max_epochs", 100_000),
+        ("reduction", 2),
+        ("reduction", 64),
+        ("concurrent", 1),
+        ("gpus_per_trial", 0.25),
+        ("seed", 2**31 - 1),
+        ("finalists", 0),
+        ("confirm_seeds", 2),
+        ("confirm_seeds", 1_000),
+    ],
+)
+def test_a_number_at_its_limit_is_accepted(name: str, value: float) -> None:
+    assert getattr(load_settings(None, {name: value}), name) == value
+
+
+@pytest.mark.parametrize("kind", ["sampler", "scheduler", "policy"])
+def test_an_unknown_choice_names_the_nearest_and_lists_all(kind: str) -> None:
+    known = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "policy": POLICIES}[kind]
+    typed = known[0] + "x"
+    message = complaint(**{kind: typed})
+    assert repr(typed) in message
+    assert f"Did you mean {known[0]!r}?" in message
+    assert all(name in message for name in known)
+
+
+@pytest.mark.parametrize("kind", ["sampler", "scheduler", "policy"])
+def test_every_listed_choice_is_accepted(kind: str) -> None:
+    choices = get_args(StudySettings.model_fields[kind].annotation)
+    assert choices == {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "policy": POLICIES}[kind]
+    assert [getattr(load_settings(None, {kind: name}), kind) for name in choices] == list(choices)
+
+
+def test_every_mistake_is_told_at_once() -> None:
+    message = complaint("trials: 0\nreduction: 1\nsampler: tpee\n")
+    assert "trials is 0" in message
+    assert "reduction is 1" in message
+    assert "'tpee'" in message
+
+
+@pytest.mark.parametrize("name", ["a", "9", "a" * 64, "my-study_1.2", "A..b"])
+def test_a_study_name_that_is_safe_in_paths_is_accepted(name: str) -> None:
+    assert load_settings(None, {"study": name}).study == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", ".", "..", "../up", "-rf", "a/b", "a\\b", "a b", "a" * 65, "é", "a\n", "<script>", "a|b"],
+)
+def test_a_study_name_that_could_leave_its_folder_or_break_a_page_is_refused(name: str) -> None:
+    message = complaint(study=name)
+    assert "study is" in message
+    assert "letters, digits" in message
+
+
+def test_a_first_rung_after_the_last_epoch_says_the_three_ways_out() -> None:
+    message = complaint(max_epochs=3, first_rung=4)
+    for part in ("3", "4", "--max-epochs", "--first-rung", "--scheduler none"):
+        assert part in message
+
+
+def test_a_first_rung_at_the_last_epoch_is_accepted() -> None:
+    assert load_settings(None, {"max_epochs": 4, "first_rung": 4}).first_rung == 4
+
+
+def test_without_a_scheduler_the_first_rung_does_not_matter() -> None:
+    settings = load_settings(None, {"max_epochs": 1, "first_rung": 4, "scheduler": "none"})
+    assert settings.max_epochs == 1
+
+
+@pytest.mark.parametrize("field", sorted(TrackingSettings.model_fields))
+def test_an_empty_tracking_setting_is_refused_by_name(field: str) -> None:
+    MLFLOW_FILE.write_text(f"{field}: ''\n")
+    message = complaint()
+    assert "mlflow.yaml" in message
+    assert field.replace("_", "-") in message
+
+
+@pytest.mark.parametrize("name", ["a/b", "a:b", "models:/podium/1"])
+def test_a_model_name_that_mlflow_could_not_address_is_refused(name: str) -> None:
+    MLFLOW_FILE.write_text(f"registered_model: '{name}'\n")
+    assert name in complaint()
+
+
+# Files
+
+
+@pytest.mark.parametrize("text", ["a: [1, 2", "a: 'x", "\ttrials: 1", "a: b: c", "\x00", "%"])
+@pytest.mark.parametrize("path", [STUDY_FILE, MLFLOW_FILE], ids=str)
+def test_damaged_yaml_names_its_file_in_one_line(path: Path, text: str) -> None:
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_settings(STUDY_FILE if path == STUDY_FILE else None, {})
+    message = str(caught.value)
+    assert message.startswith(f"{path}: not valid YAML")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("- trials", "list"), ("just words", "str"), ("42", "int"), ("true", "bool")],
+)
+@pytest.mark.parametrize("path", [STUDY_FILE, MLFLOW_FILE], ids=str)
+def test_yaml_that_holds_no_mapping_says_what_it_holds(path: Path, text: str, found: str) -> None:
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=rf"^{path}: expected .* found a {found}"):
+        load_settings(STUDY_FILE if path == STUDY_FILE else None, {})
+
+
+def test_yaml_that_would_run_code_is_refused() -> None:
+    assert "not valid YAML" in complaint("trials: !!python/object/apply:os.getcwd []")
+
+
+def test_a_missing_study_file_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"absent\.yaml: no such file"):
+        load_settings(Path("absent.yaml"), {})
+
+
+def test_a_folder_in_place_of_a_study_file_is_named(here: Path) -> None:
+    (here / "folder.yaml").mkdir()
+    with pytest.raises(ConfigError, match=r"folder\.yaml: cannot be read"):
+        load_settings(Path("folder.yaml"), {})
+
+
+def test_a_study_file_that_is_not_utf_8_is_named() -> None:
+    STUDY_FILE.write_bytes("study: größe".encode("latin-1"))
+    with pytest.raises(ConfigError, match=r"study\.yaml: cannot be read"):
+        load_settings(STUDY_FILE, {})
+
+
+# The hint
+
+
+def test_nearest_guesses_regardless_of_case_and_lists_in_order() -> None:
+    assert nearest("TPEE", ["tpe", "grid"]) == " Did you mean 'tpe'? Known: grid, tpe."
+    assert nearest("xyz", ["tpe", "grid"]) == " Known: grid, tpe."

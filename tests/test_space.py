@@ -1,0 +1,230 @@
+from __future__ import annotations
+
+import pickle
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+
+from search.records import ConfigError
+from search.space import BUILT_IN, SpaceSource, find_space, open_space
+from spaces.config import TrialConfig
+from tests.builders import make_space
+
+GOOD = """
+from spaces.config import TrialConfig
+
+def suggest(trial):
+    return TrialConfig(dropout=trial.suggest_float("dropout", 0.0, 0.5))
+
+def baseline():
+    return TrialConfig(hidden=(7,))
+"""
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty current folder; modules imported from it are forgotten afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    before = set(sys.modules)
+    yield tmp_path
+    for name in set(sys.modules) - before:
+        if str(tmp_path) in str(getattr(sys.modules[name], "__file__", "")):
+            del sys.modules[name]
+
+
+def write(name: str, text: str) -> str:
+    path = Path(name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return name
+
+
+def message_of(name: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        open_space(find_space(name))
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def a_trial() -> optuna.Trial:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    return optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_space_opens_and_proposes(name: str) -> None:
+    space = open_space(find_space(name))
+    assert space.source == SpaceSource(name, f"spaces.{name}")
+    assert space.build is None
+    assert isinstance(space.baseline_config(), TrialConfig)
+    assert isinstance(space.config_from(a_trial()), TrialConfig)
+
+
+def test_a_built_in_name_wins_over_a_module_of_the_same_name_here() -> None:
+    write("mlp.py", GOOD)
+    assert open_space(find_space("mlp")).baseline_config() == TrialConfig()
+
+
+def test_a_file_opens_under_its_own_name() -> None:
+    space = open_space(find_space(write("folder/wide.py", GOOD)))
+    assert space.source.name == "wide"
+    assert space.baseline_config() == TrialConfig(hidden=(7,))
+    assert 0.0 <= space.config_from(a_trial()).dropout <= 0.5
+
+
+def test_a_file_travels_to_workers_that_do_not_have_it() -> None:
+    source = find_space(write("wide.py", GOOD))
+    Path("wide.py").unlink()
+    again = pickle.loads(pickle.dumps(source))
+    assert again.text == GOOD
+    assert open_space(again).baseline_config() == TrialConfig(hidden=(7,))
+
+
+def test_a_file_does_not_hide_an_installed_module_of_its_name() -> None:
+    open_space(find_space(write("json.py", GOOD)))
+    assert not hasattr(sys.modules["json"], "baseline")
+
+
+def test_a_module_in_the_current_folder_opens_by_name() -> None:
+    write("neighbour_space.py", GOOD)
+    space = open_space(find_space("neighbour_space"))
+    assert space.source == SpaceSource("neighbour_space", "neighbour_space")
+    assert space.baseline_config() == TrialConfig(hidden=(7,))
+
+
+def test_a_module_inside_a_package_of_the_current_folder_opens_by_name() -> None:
+    write("my_project/__init__.py", "")
+    write("my_project/tall.py", GOOD)
+    assert open_space(find_space("my_project.tall")).baseline_config() == TrialConfig(hidden=(7,))
+
+
+def test_a_build_function_of_the_space_is_found() -> None:
+    text = GOOD + "\ndef build(config, input_shape, classes):\n    return 'a model'\n"
+    space = open_space(find_space(write("own.py", text)))
+    assert space.build is not None
+    assert space.build(TrialConfig(), (8, 8, 1), 10) == "a model"
+
+
+def test_a_misspelt_space_names_the_nearest_and_the_other_ways_to_give_one() -> None:
+    message = message_of("mpl")
+    assert "'mpl'" in message
+    assert "Did you mean 'mlp'?" in message
+    assert "cnn" in message
+    assert ".py" in message
+
+
+@pytest.mark.parametrize("name", ["no_such_package.space", "search.no_such_module", "no/such/path"])
+def test_an_unknown_module_is_called_an_unknown_space(name: str) -> None:
+    message = message_of(name)
+    assert "Unknown space" in message
+    assert name in message
+
+
+def test_an_empty_name_is_refused() -> None:
+    assert "space" in message_of("").lower()
+
+
+def test_a_relative_module_name_is_refused() -> None:
+    assert ".sibling" in message_of(".sibling")
+
+
+def test_a_missing_file_is_named() -> None:
+    message = message_of("nowhere.py")
+    assert "nowhere.py" in message
+    assert "No such file" in message
+
+
+def test_a_folder_in_place_of_a_file_is_named() -> None:
+    Path("folder.py").mkdir()
+    message = message_of("folder.py")
+    assert "folder.py" in message
+    assert "cannot be read" in message
+
+
+def test_a_file_that_is_not_text_is_named() -> None:
+    Path("binary.py").write_bytes(b"\xff\xfe\x00\x01")
+    message = message_of("binary.py")
+    assert "binary.py" in message
+    assert "utf-8" in message
+
+
+@pytest.mark.parametrize(
+    ("text", "clue"),
+    [
+        ("def suggest(:\n", "SyntaxError"),
+        ("raise RuntimeError('no\\nluck')\n", "RuntimeError: no luck"),
+        ("1 / 0\n", "ZeroDivisionError"),
+        ("import no_such_library\n", "no_such_library"),
+        ("a = b\n", "'b' is not defined"),
+    ],
+    ids=["syntax", "raises", "divides", "imports", "names"],
+)
+@pytest.mark.parametrize("as_file", [True, False], ids=["file", "module"])
+def test_a_space_that_cannot_be_run_is_named_with_its_error(
+    text: str, clue: str, as_file: bool
+) -> None:
+    name = f"broken_{'file' if as_file else 'module'}"
+    write(f"{name}.py", text)
+    message = message_of(f"{name}.py" if as_file else name)
+    assert name in message
+    assert clue in message
+
+
+@pytest.mark.parametrize("function", ["suggest", "baseline"])
+@pytest.mark.parametrize("how", ["missing", "not a function"])
+def test_a_space_without_one_of_its_functions_is_told_which(function: str, how: str) -> None:
+    text = GOOD + (f"\ndel {function}\n" if how == "missing" else f"\n{function} = 3\n")
+    message = message_of(write("partial.py", text))
+    assert "partial" in message
+    assert f"no function {function}()" in message
+    assert "suggest(trial)" in message
+    assert "baseline()" in message
+
+
+def test_a_build_that_is_not_a_function_is_refused() -> None:
+    message = message_of(write("own.py", GOOD + "\nbuild = 'dense'\n"))
+    assert "own" in message
+    assert "build" in message
+
+
+@pytest.mark.parametrize("function", ["suggest", "baseline"])
+def test_a_function_that_raises_becomes_one_line_that_names_space_and_function(
+    function: str,
+) -> None:
+    def boom(*_: object) -> TrialConfig:
+        raise KeyError("two\nlines")
+
+    space = make_space(boom, boom, name="rough")
+    with pytest.raises(ConfigError) as caught:
+        space.config_from(a_trial()) if function == "suggest" else space.baseline_config()
+    message = str(caught.value)
+    assert message.startswith(f"Space rough: {function}() failed: KeyError")
+    assert "\n" not in message
+    assert isinstance(caught.value.__cause__, KeyError)
+
+
+def test_an_impossible_configuration_names_the_field() -> None:
+    space = make_space(lambda trial: TrialConfig(dropout=1.5), name="rough")
+    with pytest.raises(ConfigError, match=r"Space rough: suggest\(\) failed: .*dropout"):
+        space.config_from(a_trial())
+
+
+@pytest.mark.parametrize("value", [None, {"hidden": [8]}, (TrialConfig(),)])
+def test_anything_but_a_trial_config_is_refused_by_its_type(value: object) -> None:
+    space = make_space(lambda trial: value, lambda: value, name="rough")
+    expected = rf"returned a {type(value).__name__}; expected a spaces.config.TrialConfig"
+    with pytest.raises(ConfigError, match=rf"Space rough: suggest\(\) {expected}"):
+        space.config_from(a_trial())
+    with pytest.raises(ConfigError, match=rf"Space rough: baseline\(\) {expected}"):
+        space.baseline_config()
+
+
+def test_a_bad_space_ends_the_command_with_the_code_for_settings() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_space(find_space("mpl"))
+    assert caught.value.exit_code == 2

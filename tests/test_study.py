@@ -1,0 +1,246 @@
+"""One small study, run for real, and everything that must be true of it afterwards."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+from mlflow.entities import Run
+
+from search.ledger import Ledger
+from search.records import Phase, State
+from search.selection import confirmed_candidates, recommend
+from tests.running import Finished, podium
+
+TRIALS, EPOCHS, FINALISTS, SEEDS = 8, 6, 2, 2
+
+
+@dataclass(frozen=True)
+class Study:
+    folder: Path
+    finished: Finished
+    ledger: Ledger
+    client: mlflow.MlflowClient
+    parent: Run
+    children: list[Run]
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    folder = tmp_path_factory.mktemp("study")
+    finished = podium(
+        *f"run --study first --trials {TRIALS} --max-epochs {EPOCHS} --finalists {FINALISTS} "
+        f"--confirm-seeds {SEEDS} --concurrent 2 --seed 3".split(),
+        folder=folder,
+    )
+    assert finished.code == 0, finished.err
+    uri = f"sqlite:///{folder}/runs/mlflow.db"
+    mlflow.set_tracking_uri(uri)
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("podium")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    assert len(parents) == 1
+    children = [r for r in runs if r.info.run_id != parents[0].info.run_id]
+    ledger = Ledger(folder / "runs" / "ledger.db")
+    return Study(folder, finished, ledger, client, parents[0], children)
+
+
+def test_the_run_says_what_was_decided_and_where_it_is(study: Study) -> None:
+    out = study.finished.out
+    for part in ("fingerprint", "Verdict:", "report.html", "models:/podium/1", "podium ui"):
+        assert part in out
+
+
+def test_the_driver_never_imports_tensorflow(study: Study) -> None:
+    assert "THE DRIVER IMPORTED TENSORFLOW" not in study.finished.out
+
+
+def test_two_processes_do_all_the_training_confirmation_included(study: Study) -> None:
+    trials = study.ledger.trials("first")
+    assert {t.phase for t in trials} == {Phase.SEARCH, Phase.CONFIRM}
+    assert len({t.pid for t in trials}) == 2
+
+
+def test_every_trial_is_a_finished_run_under_the_study(study: Study) -> None:
+    trials = study.ledger.trials("first")
+    assert len(study.children) == len(trials) == TRIALS + SEEDS * (FINALISTS + 1)
+    assert {r.data.tags["mlflow.parentRunId"] for r in study.children} == {study.parent.info.run_id}
+    assert {r.info.status for r in [*study.children, study.parent]} == {"FINISHED"}
+    numbers = Counter(int(r.data.tags["podium.trial"]) for r in study.children)
+    assert numbers == Counter(t.number for t in trials)
+
+
+def test_mlflow_has_every_epoch_of_the_ledger_exactly_once(study: Study) -> None:
+    compared = 0
+    for trial in study.ledger.trials("first"):
+        reports = study.ledger.epochs("first", trial.number)
+        assert [r.epoch for r in reports] == list(range(1, trial.epochs_trained + 1))
+        for key in reports[0].metrics:
+            history = study.client.get_metric_history(trial.run_id, key)
+            assert [(m.step, m.timestamp, m.value) for m in history] == [
+                (r.epoch, r.timestamp_ms, r.metrics[key]) for r in reports
+            ]
+            compared += len(history)
+    assert compared > 6 * EPOCHS
+
+
+def test_a_run_carries_configuration_compiled_optimizer_totals_and_tags(study: Study) -> None:
+    trials = {t.number: t for t in study.ledger.trials("first")}
+    for run in study.children:
+        trial = trials[int(run.data.tags["podium.trial"])]
+        params, metrics, tags = run.data.params, run.data.metrics, run.data.tags
+        assert params["hidden"] == "-".join(map(str, trial.config.hidden))
+        assert params["batch_size"] == str(trial.config.batch_size)
+        assert params["compiled.class_name"].lower() == trial.config.optimizer
+        assert metrics["parameters"] == trial.totals.parameters
+        for key in ("best_epoch", "f1_macro", "roc_auc_ovo", "gap_train_validation"):
+            assert np.isfinite(metrics[key])
+        assert metrics["wall_seconds"] > 0
+        for key in ("space", "data", "fingerprint", "sampler", "scheduler", "git_commit"):
+            assert tags[f"podium.{key}"]
+        assert tags["podium.version.tensorflow"]
+        stopped = f"stopped at rung {trial.rung}"
+        assert tags["podium.state"] == (stopped if trial.rung else "completed")
+
+
+def test_the_learning_rate_that_was_compiled_is_read_back(study: Study) -> None:
+    for run in study.children:
+        asked = float(run.data.params["learning_rate"])
+        compiled = run.data.params.get("compiled.learning_rate") or run.data.params.get(
+            "compiled.learning_rate.config.initial_learning_rate"
+        )
+        assert float(compiled) == pytest.approx(asked, rel=1e-6)
+
+
+def test_asha_stopped_some_and_only_at_rungs(study: Study) -> None:
+    search = [t for t in study.ledger.trials("first") if t.phase is Phase.SEARCH]
+    stopped = [t for t in search if t.state is State.STOPPED]
+    assert stopped
+    assert {t.rung for t in stopped} <= {2, 6}
+    assert all(t.epochs_trained == t.rung for t in stopped)
+    assert all(t.epochs_trained == EPOCHS for t in search if t.state is State.COMPLETED)
+
+
+def test_candidates_are_confirmed_on_the_same_fresh_seeds_and_splits(study: Study) -> None:
+    trials = study.ledger.trials("first")
+    searched = {(t.seed, t.split_seed) for t in trials if t.phase is Phase.SEARCH}
+    pairs: dict[str, list[tuple[int, int]]] = {}
+    for trial in trials:
+        if trial.phase is Phase.CONFIRM:
+            pairs.setdefault(trial.config.config_id, []).append((trial.seed, trial.split_seed))
+            assert trial.epochs_trained == EPOCHS
+    assert len(pairs) == FINALISTS + 1
+    assert len({tuple(p) for p in pairs.values()}) == 1
+    assert not searched & set(next(iter(pairs.values())))
+
+
+def test_the_finalists_are_the_best_completed_trials_of_the_search(study: Study) -> None:
+    trials = study.ledger.trials("first")
+    completed = [t for t in trials if t.phase is Phase.SEARCH and t.state is State.COMPLETED]
+    completed.sort(key=lambda t: t.val_accuracy, reverse=True)
+    baseline = study.ledger.study("first").facts["baseline"]
+    confirmed = {t.config.config_id for t in trials if t.phase is Phase.CONFIRM}
+    assert baseline in confirmed
+    expected = {t.config.config_id for t in completed[:FINALISTS]}
+    assert expected <= confirmed or len(completed) < FINALISTS
+
+
+def test_the_test_split_was_opened_once_and_the_opening_is_recorded(study: Study) -> None:
+    record = study.ledger.study("first")
+    openings = study.ledger.openings(record.facts["test_fingerprint"])
+    assert [(o.study, o.reason) for o in openings] == [("first", "final verdict")]
+    assert record.outcome["verdict"]["openings"] == 1
+
+
+def test_the_recommendation_is_the_policys_choice_from_the_ledger(study: Study) -> None:
+    record = study.ledger.study("first")
+    candidates = confirmed_candidates(study.ledger.trials("first"), record.facts["baseline"])
+    chosen = recommend(candidates, "one-standard-error", 0.2).winner.config.config_id
+    assert record.outcome["recommended"] == chosen
+
+
+def test_the_registered_model_takes_raw_images_and_scores_as_the_verdict_says(
+    study: Study,
+) -> None:
+    from search.data import load
+
+    version = study.client.get_model_version("podium", "1")
+    assert version.run_id == study.parent.info.run_id
+    assert version.tags["podium.study"] == "first"
+    data = load("digits", None, seed=3)
+    images, labels = data.test.open("test", "test", 0, lambda _: None)
+    mlflow.set_tracking_uri(f"sqlite:///{study.folder}/runs/mlflow.db")
+    model = mlflow.pyfunc.load_model("models:/podium/1")
+    assert model.metadata.signature.inputs.inputs[0].shape == (-1, 8, 8, 1)
+    assert model.metadata.saved_input_example_info is not None
+    probabilities = np.asarray(model.predict(images.astype(np.float32)))
+    accuracy = float((probabilities.argmax(axis=1) == labels).mean())
+    assert accuracy == pytest.approx(study.parent.data.metrics["test_accuracy"], abs=1e-9)
+    requirements = mlflow.artifacts.load_text(f"{version.source}/requirements.txt")
+    assert all("==" in line for line in requirements.splitlines())
+
+
+def test_the_reports_are_artifacts_of_the_parent_run(study: Study) -> None:
+    names = {a.path for a in study.client.list_artifacts(study.parent.info.run_id)}
+    assert {"report.md", "report.html"} <= names
+    verdict = study.ledger.study("first").outcome["verdict"]["sentence"]
+    assert study.parent.data.tags["mlflow.note.content"] == verdict
+    assert verdict in (study.folder / "runs/studies/first/report.md").read_text()
+
+
+def test_status_shows_the_verdict_and_lists_the_study(study: Study) -> None:
+    assert "first" in podium("status", folder=study.folder).out
+    one = podium("status", "first", folder=study.folder)
+    assert one.code == 0
+    assert "Verdict:" in one.out
+
+
+def _compare(study: Study, *words: str) -> str:
+    finished = podium("compare", "first", *words, folder=study.folder)
+    assert finished.code == 0, finished.err
+    return finished.out
+
+
+def test_compare_prints_the_same_trials_in_every_format(study: Study) -> None:
+    rows: list[dict[str, Any]] = json.loads(_compare(study, "--format", "json"))
+    assert len(rows) == len(study.children)
+    accuracies = [row["val_accuracy"] for row in rows]
+    assert accuracies == sorted(accuracies, reverse=True)
+    as_csv = list(csv.DictReader(io.StringIO(_compare(study, "--format", "csv"))))
+    assert [row["config_id"] for row in as_csv] == [row["config_id"] for row in rows]
+    markdown = _compare(study, "--format", "markdown").splitlines()
+    assert len(markdown) == len(rows) + 2
+    assert rows[0]["config_id"] in _compare(study)
+
+
+def test_compare_sorts_by_any_column_both_ways(study: Study) -> None:
+    rows = json.loads(_compare(study, "--sort", "parameters", "--format", "json"))
+    sizes = [row["parameters"] for row in rows]
+    assert sizes == sorted(sizes)
+    wrong = podium("compare", "first", "--sort", "paramters", folder=study.folder)
+    assert wrong.code == 2
+    assert "'parameters'" in wrong.err
+
+
+def test_recommend_applies_another_policy_without_opening_the_test_split(study: Study) -> None:
+    finished = podium("recommend", "first", "--policy", "best-mean", folder=study.folder)
+    assert finished.code == 0
+    assert "Recommended:" in finished.out
+    record = study.ledger.study("first")
+    assert len(study.ledger.openings(record.facts["test_fingerprint"])) == 1
+
+
+def test_a_second_study_of_the_same_name_is_refused(study: Study) -> None:
+    finished = podium("run", "--study", "first", folder=study.folder)
+    assert finished.code == 2
+    assert "first" in finished.err
+    assert len(study.ledger.trials("first")) == len(study.children)
