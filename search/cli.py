@@ -31,6 +31,7 @@ app = typer.Typer(
     "130 interrupted.",
 )
 console = Console(soft_wrap=True, highlight=False)
+PIPE_WIDTH = 160
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -189,7 +190,12 @@ def compare(
         raise ConfigError(f"Unknown column {key!r}.{nearest(key, rows[0])}")
     known = [row for row in rows if row[key] is not None]
     known.sort(key=lambda row: row[key], reverse=sort.startswith("-"))
-    print_rows(known + [row for row in rows if row[key] is None], format)
+    rows = known + [row for row in rows if row[key] is None]
+    if format is Format.TABLE:
+        rows = [brief(row, with_study=len(names) > 1) for row in rows]
+    elif format is not Format.JSON:
+        rows = [row | {"config": json.dumps(row["config"])} for row in rows]
+    print_rows(rows, format)
 
 
 @app.command(epilog="Example: `podium recommend STUDY --policy best-mean`")
@@ -242,7 +248,7 @@ def spaces() -> None:
     rows = []
     for name in BUILT_IN:
         space = open_space(find_space(name))
-        rows.append({"space": name, "baseline": space.baseline_config().model_dump_json()})
+        rows.append({"space": name, "baseline": space.baseline_config().summary})
     print_rows(rows, Format.TABLE)
     say("Your own: --space path/to/file.py or --space package.module, with suggest and baseline.")
 
@@ -266,15 +272,14 @@ def print_recommendation(recommendation: Any) -> None:
 
     rows = [
         {
-            "configuration": "baseline"
-            if r.candidate.is_baseline
-            else r.candidate.config.config_id,
+            "candidate": "baseline" if r.candidate.is_baseline else r.candidate.config.config_id,
+            "configuration": r.candidate.config.summary,
             "parameters": f"{r.candidate.parameters:,}",
             "validation": percent(r.candidate.mean),
             "standard error": points(r.standard_error),
             "decision": r.reason,
         }
-        for r in recommendation.ranked
+        for index, r in enumerate(recommendation.ranked)
     ]
     say(f"\nConfirmed on {len(recommendation.winner.accuracies)} fresh seeds:")
     print_rows(rows, Format.TABLE)
@@ -300,13 +305,33 @@ def trial_row(study: str, trial: Any) -> dict[str, Any]:
         "val_accuracy": totals.val_accuracy if totals else None,
         "gap": totals.gap if totals else None,
         "f1_macro": totals.f1_macro if totals else None,
+        "roc_auc_ovo": totals.roc_auc_ovo if totals else None,
         "best_epoch": totals.best_epoch if totals else None,
         "epochs": trial.epochs_trained,
         "parameters": totals.parameters if totals else None,
         "wall_seconds": totals.wall_seconds if totals else None,
         "config_id": config.config_id,
-        "config": config.canonical_json,
+        "summary": config.summary,
+        "config": config.model_dump(mode="json"),
         "reason": trial.reason,
+    }
+
+
+def brief(row: dict[str, Any], with_study: bool) -> dict[str, Any]:
+    """The part of a row that fits a terminal."""
+    state = f"stopped at {row['rung']}" if row["rung"] else row["state"]
+    seconds = row["wall_seconds"]
+    return {
+        **({"study": row["study"]} if with_study else {}),
+        "trial": row["trial"],
+        "phase": row["phase"],
+        "state": state,
+        "val_accuracy": row["val_accuracy"],
+        "gap": row["gap"],
+        "epochs": row["epochs"],
+        "parameters": f"{row['parameters']:,}" if row["parameters"] else None,
+        "seconds": f"{seconds:.1f}" if seconds else None,
+        "configuration": row["summary"] if row["state"] != "failed" else row["reason"],
     }
 
 
@@ -333,10 +358,19 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
         return
     table = Table(box=None, pad_edge=False)
     for name in names:
-        table.add_column(name.replace("_", " "), overflow="fold")
+        numeric = all(isinstance(row[name], int | float | type(None)) for row in rows)
+        last = name == names[-1]
+        table.add_column(
+            name.replace("_", " "),
+            justify="right" if numeric else "left",
+            overflow="fold" if last else "ellipsis",
+            no_wrap=not last,
+        )
     for line in cells:
         table.add_row(*(c.replace("[", "\\[") for c in line))
-    console.print(table, soft_wrap=False)
+    # Where there is no terminal there is no width to keep to, but rich would take 80.
+    width = console.width if console.is_terminal else max(PIPE_WIDTH, console.width)
+    Console(width=width, highlight=False).print(table)
 
 
 def _cell(value: object) -> str:

@@ -16,6 +16,7 @@ from search.records import State
 from search.selection import percent
 
 LINE_SECONDS = 5.0
+HEARTBEAT_SECONDS = 60.0
 
 
 class ProgressView:
@@ -55,16 +56,15 @@ class ProgressView:
             self._thread.join()
 
     def _lines(self) -> None:
-        last = ""
+        last, last_shown = "", -HEARTBEAT_SECONDS
         while True:
             ending = self._stop.wait(LINE_SECONDS)
-            line = self._line()
-            if line != last:
-                elapsed = time.monotonic() - self._began
+            line, elapsed = self._line(), time.monotonic() - self._began
+            if line != last or elapsed - last_shown >= HEARTBEAT_SECONDS:
                 self._console.print(
-                    f"[{clock(elapsed)}] {line}", markup=False, highlight=False, soft_wrap=True
+                    f"[{self._pace()}] {line}", markup=False, highlight=False, soft_wrap=True
                 )
-                last = line
+                last, last_shown = line, elapsed
             if ending:
                 return
 
@@ -88,7 +88,6 @@ class ProgressView:
     def _table(self) -> Group:
         progress = self._progress
         ended = dict(progress.search_ended)
-        elapsed = time.monotonic() - self._began
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim")
         table.add_column()
@@ -107,18 +106,18 @@ class ProgressView:
         if progress.best is not None:
             best = f"{percent(progress.best)} validation accuracy, trial {progress.best_trial}"
             table.add_row("best so far", best)
-        done = sum(ended.values()) + progress.confirm_ended
-        left = progress.search_total + progress.confirm_total - done
-        table.add_row("time", _pace(elapsed, done, left))
+        table.add_row("time", self._pace())
         return Group(Text(self._study, style="bold"), table)
 
-
-def _pace(elapsed: float, done: int, left: int) -> str:
-    text = clock(elapsed)
-    if done and elapsed > 0:
+    def _pace(self) -> str:
+        progress = self._progress
+        elapsed = time.monotonic() - self._began
+        done = sum(dict(progress.search_ended).values()) + progress.confirm_ended
+        left = progress.search_total + progress.confirm_total - done
+        if not done or not elapsed or not left:
+            return clock(elapsed)
         rate = done / elapsed
-        text += f", {60 * rate:.1f} trials a minute, about {clock(left / rate)} left"
-    return text
+        return f"{clock(elapsed)}, {60 * rate:.1f} trials a minute, about {clock(left / rate)} left"
 
 
 def clock(seconds: float) -> str:

@@ -51,7 +51,7 @@ def write_report(content: ReportContent, folder: Path) -> tuple[Path, Path]:
             trim_blocks=True,
             lstrip_blocks=True,
         )
-        environment.filters["percent"] = percent
+        environment.filters |= {"percent": percent, "cell": _cell}
         path = folder / name
         path.write_text(environment.get_template(f"{name}.j2").render(values), encoding="utf-8")
         paths.append(path)
@@ -87,7 +87,7 @@ def _values(content: ReportContent) -> dict[str, Any]:
             {
                 "name": "baseline" if r.candidate.is_baseline else r.candidate.config.config_id,
                 "config_id": r.candidate.config.config_id,
-                "config": _code(r.candidate.config.canonical_json),
+                "config": r.candidate.config.summary,
                 "parameters": f"{r.candidate.parameters:,}",
                 "mean": percent(r.candidate.mean),
                 "standard_error": points(r.standard_error),
@@ -127,13 +127,14 @@ def _trial_row(trial: TrialRecord) -> dict[str, str]:
         "accuracy": percent(totals.val_accuracy) if totals else "-",
         "parameters": f"{totals.parameters:,}" if totals else "-",
         "epochs": str(trial.epochs_trained),
-        "config": _code(trial.config.canonical_json),
+        "config": trial.config.summary,
     }
 
 
-def _code(text: str) -> str:
-    """Keeps a user's text from ending the table cell or code span it stands in."""
-    return text.replace("|", "\\u007c").replace("`", "\\u0060")
+def _cell(text: object) -> str:
+    """Text that can end neither a Markdown table cell nor its code span, nor begin a tag."""
+    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
+    return " ".join(escaped.replace("`", "&#96;").split())
 
 
 def _fact(value: object) -> str:

@@ -367,6 +367,7 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> str:
                 client.create_experiment(
                     settings.experiment,
                     artifact_location=None if remote and "://" not in root else location,
+                    tags={"mlflow.experimentKind": "custom_model_development"},
                 )
             )
         except MlflowException:  # another study was faster

@@ -28,10 +28,15 @@ CACHED_PROGRAMS = 2
 Probabilities = NDArray[np.float32]
 
 
-def use_threads(count: int) -> None:
-    """Limits TensorFlow to `count` threads for each operation; before its first operation."""
-    tf.config.threading.set_intra_op_parallelism_threads(count)
-    tf.config.threading.set_inter_op_parallelism_threads(count)
+def limit_resources(threads: int) -> None:
+    """Keeps TensorFlow to `threads` threads for each operation, and to the GPU memory it needs.
+
+    To be called before TensorFlow's first operation.
+    """
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    for device in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(device, True)
 
 
 class Program:

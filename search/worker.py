@@ -25,7 +25,7 @@ from search.records import (
     WorkerReport,
 )
 from search.space import SpaceSource, open_space
-from search.trainer import Task, Trainer, TrainingRun, use_threads
+from search.trainer import Task, Trainer, TrainingRun, limit_resources
 
 STRETCH_SECONDS = 1.0
 """A report is sent at every rung, and otherwise when this much time has gone by."""
@@ -46,7 +46,7 @@ class Worker:
 
     def __init__(self, context: WorkerContext) -> None:
         """Takes the data over; the first call in its process, because it sets the threads."""
-        use_threads(context.threads)
+        limit_resources(context.threads)
         self._context = context
         self._build: Build = open_space(context.space).build or build_network
         self._trainer = Trainer(context.data)

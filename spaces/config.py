@@ -55,3 +55,30 @@ class TrialConfig(BaseModel):
     def config_id(self) -> str:
         """12 hexadecimal digits that name this configuration."""
         return hashlib.sha256(self.canonical_json.encode()).hexdigest()[:12]
+
+    @property
+    def summary(self) -> str:
+        """The configuration in a few words: layers, optimizer, batch, and what is not default."""
+        parts = []
+        if self.filters:
+            parts.append(f"conv {'-'.join(map(str, self.filters))} k{self.kernel_size}")
+        if self.hidden:
+            parts.append(f"dense {'-'.join(map(str, self.hidden))}")
+        parts.append(f"{self.optimizer} {self.learning_rate:.2g}")
+        parts.append(f"batch {self.batch_size}")
+        shown = {"filters", "kernel_size", "hidden", "optimizer", "learning_rate", "batch_size"}
+        for key in type(self).model_fields:
+            value = getattr(self, key)
+            if key in shown or value == type(self).model_fields[key].get_default(
+                call_default_factory=True
+            ):
+                continue
+            if isinstance(value, dict):
+                parts += [f"{name} {item}" for name, item in value.items()]
+            else:
+                parts.append(
+                    f"{key.replace('_', ' ')} {value:.2g}"
+                    if isinstance(value, float)
+                    else f"{key.replace('_', ' ')} {value}"
+                )
+        return ", ".join(parts)

@@ -30,7 +30,7 @@ class Finished:
     err: str
 
 
-def podium(*words: str, folder: Path, **variables: str) -> Finished:
+def podium(*words: str, folder: Path, seconds: float = SECONDS, **variables: str) -> Finished:
     """Runs `podium WORDS` in `folder` and tells in its output if TensorFlow was imported."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
     done = subprocess.run(
@@ -39,7 +39,7 @@ def podium(*words: str, folder: Path, **variables: str) -> Finished:
         env={**inherited, "COLUMNS": "200", **variables},
         capture_output=True,
         text=True,
-        timeout=SECONDS,
+        timeout=seconds,
         check=False,
     )
     return Finished(done.returncode, done.stdout, done.stderr)

@@ -295,7 +295,7 @@ def test_the_published_data_set_loads_whole(
     name: str, present: Path, classes: tuple[str, ...]
 ) -> None:
     if not present.is_file():
-        pytest.skip(f"{present.name} of {name} is not in {SHARED.name}/ next to the project")
+        pytest.skip(f"{present.name} is not in ../shared/data next to the project")
     loaded = load(name, SHARED, 0)
     assert loaded.training.images.shape == (60_000, 28, 28, 1)
     assert loaded.training.pixel_max == 255.0
@@ -526,10 +526,7 @@ def damaged_archive(content: bytes) -> bytes:
 DAMAGED_NPZ: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
     "text": lambda _: b"<!doctype html><title>404</title>",
-    "cut in half": lambda b: b[: len(b) // 2],
-    "without its directory": lambda b: b[:-22],
     "first bytes missing": lambda b: b[100:],
-    "only a signature": lambda _: b"PK\x03\x04",
     "wrong checksum": damaged_archive,
     "a pickle": lambda _: pickle.dumps(small_arrays()),
 }
