@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import os
@@ -180,6 +178,8 @@ def compare(
     format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TABLE,
 ) -> None:
     """Print a table of trials."""
+    import pandas as pd
+
     from search.study import existing_ledger, find_study
 
     ledger = existing_ledger()
@@ -188,9 +188,11 @@ def compare(
     key = sort.removeprefix("-").replace("-", "_")
     if rows and key not in rows[0]:
         raise ConfigError(f"Unknown column {key!r}.{nearest(key, rows[0])}")
-    known = [row for row in rows if row[key] is not None]
-    known.sort(key=lambda row: row[key], reverse=sort.startswith("-"))
-    rows = known + [row for row in rows if row[key] is None]
+    # Objects, so that a whole number next to a missing one stays whole.
+    frame = pd.DataFrame(rows, dtype=object)
+    if rows:
+        frame = frame.sort_values(key, ascending=not sort.startswith("-"), na_position="last")
+    rows = [{str(k): v for k, v in row.items()} for row in frame.to_dict(orient="records")]
     if format is Format.TABLE:
         rows = [brief(row, with_study=len(names) > 1) for row in rows]
     elif format is not Format.JSON:
@@ -342,11 +344,9 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
         return
     names = list(rows[0]) if rows else []
     if format is Format.CSV:
-        buffer = io.StringIO()
-        writer = csv.DictWriter(buffer, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        sys.stdout.write(buffer.getvalue())
+        import pandas as pd
+
+        sys.stdout.write(pd.DataFrame(rows, dtype=object).to_csv(index=False))
         return
     cells = [[_cell(row[name]) for name in names] for row in rows]
     if format is Format.MARKDOWN:

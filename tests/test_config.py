@@ -193,3 +193,16 @@ def test_config_id_is_12_hexadecimal_digits_and_the_json_is_json(values: dict[st
     assert len(config.config_id) == 12
     assert int(config.config_id, 16) >= 0
     assert set(json.loads(config.canonical_json)) <= set(TrialConfig.model_fields)
+
+
+def test_the_summary_says_layers_optimizer_and_batch_and_nothing_that_is_at_its_default() -> None:
+    assert TrialConfig().summary == "dense 128, adam 0.001, batch 32"
+    wide = TrialConfig(filters=(8, 16), kernel_size=5, hidden=(64, 32), learning_rate=0.0123)
+    assert wide.summary == "conv 8-16 k5, dense 64-32, adam 0.012, batch 32"
+
+
+def test_the_summary_says_what_is_not_at_its_default() -> None:
+    config = TrialConfig(hidden=(), dropout=0.25, pool_size=3, activation="tanh", extra={"a": 1.5})
+    assert config.summary == (
+        "adam 0.001, batch 32, pool size 3, activation tanh, dropout 0.25, a 1.5"
+    )

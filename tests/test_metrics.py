@@ -58,13 +58,12 @@ def test_roc_auc_is_one_versus_one_and_macro_of_scikit_learn(classes: int) -> No
 
 
 def test_roc_auc_one_versus_one_is_not_one_versus_rest() -> None:
-    labels, probabilities = sample(3, n=90)
-    uneven = labels[30:], probabilities[30:]
-    labels, probabilities = (np.concatenate([part, part[labels[30:] == 0]]) for part in uneven)
-    rest = roc_auc_score(
-        labels, probabilities / probabilities.sum(axis=1, keepdims=True), multi_class="ovr"
-    )
-    assert abs(roc_auc_ovo(labels, probabilities) - rest) > 1e-6
+    labels, probabilities = sample(3)
+    kept = (labels == 0) | (np.arange(len(labels)) < 60)  # the two differ on uneven classes
+    labels, exact = labels[kept], probabilities[kept].astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    rest = roc_auc_score(labels, exact, multi_class="ovr", average="macro")
+    assert abs(roc_auc_ovo(labels, probabilities[kept]) - rest) > 1e-3
 
 
 def test_roc_auc_of_two_classes_is_that_of_the_second() -> None:

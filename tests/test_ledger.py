@@ -1,0 +1,482 @@
+from __future__ import annotations
+
+import math
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.exc import IntegrityError
+
+from search import ledger as ledger_module
+from search.ledger import SCHEMA_VERSION, Ledger
+from search.records import ConfigError, EpochReport, Opening, Phase, State
+from spaces.config import TrialConfig
+from tests.builders import make_assignment, make_epoch, make_report, make_totals
+
+STUDY = "my-study"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "runs" / "ledger.db"
+
+
+@pytest.fixture
+def ledger(path: Path) -> Iterator[Ledger]:
+    """A ledger with a study of one trial that has begun."""
+    opened = Ledger(path)
+    opened.begin_study(STUDY, {"trials": 2}, {"seed": 0}, now_ms=100)
+    opened.begin_trial(STUDY, make_assignment(0), now_ms=200)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def reopen(path: Path) -> Iterator[Callable[[], Ledger]]:
+    """Opens the same file again, as another process would."""
+    opened: list[Ledger] = []
+
+    def again() -> Ledger:
+        opened.append(Ledger(path))
+        return opened[-1]
+
+    yield again
+    for item in opened:
+        item.close()
+
+
+# Durability
+
+
+def test_the_database_writes_ahead_and_syncs_every_commit(ledger: Ledger) -> None:
+    with ledger.engine.connect() as connection:
+        assert connection.scalar(text("PRAGMA journal_mode")) == "wal"
+        assert connection.scalar(text("PRAGMA synchronous")) == 2  # FULL
+        assert connection.scalar(text("PRAGMA foreign_keys")) == 1
+
+
+def test_a_committed_report_survives_reopening(ledger: Ledger, path: Path) -> None:
+    epochs = [make_epoch(1, val_accuracy=0.1 + 0.2), make_epoch(2)]
+    ledger.append(STUDY, 0, make_report(*epochs, totals=make_totals(), compiled={"rate": 0.1}))
+    before = ledger.trials(STUDY)
+    ledger.close()
+    again = Ledger(path)
+    assert again.epochs(STUDY, 0) == epochs
+    assert again.trials(STUDY) == before
+    assert before[0].totals == make_totals()
+    again.close()
+
+
+def test_a_committed_report_is_seen_by_others_while_the_ledger_is_open(
+    ledger: Ledger, reopen: Callable[[], Ledger]
+) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    assert reopen().epochs(STUDY, 0) == [make_epoch(1)]
+
+
+def test_a_committed_report_survives_the_death_of_its_process(path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from search.ledger import Ledger
+from tests.builders import make_assignment, make_epoch, make_report
+ledger = Ledger(Path(sys.argv[1]))
+ledger.begin_study("my-study", {}, {}, 1)
+ledger.begin_trial("my-study", make_assignment(0), 2)
+ledger.append("my-study", 0, make_report(make_epoch(1), make_epoch(2)))
+os._exit(9)
+"""
+    root = Path(__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", program, str(path)], cwd=root, check=False)
+    assert done.returncode == 9
+    ledger = Ledger(path)
+    assert ledger.epochs(STUDY, 0) == [make_epoch(1), make_epoch(2)]
+    ledger.close()
+
+
+def test_a_report_is_recorded_whole_or_not_at_all(ledger: Ledger) -> None:
+    broken = replace(make_epoch(2), val_loss=object())  # type: ignore[arg-type]
+    report = make_report(make_epoch(1), broken, pid=99, totals=make_totals())
+    with pytest.raises(TypeError):
+        ledger.append(STUDY, 0, report)
+    assert ledger.epochs(STUDY, 0) == []
+    trial = ledger.trials(STUDY)[0]
+    assert (trial.pid, trial.totals) == (None, None)
+
+
+def test_reports_of_several_threads_are_all_recorded(ledger: Ledger) -> None:
+    for number in range(1, 5):
+        ledger.begin_trial(STUDY, make_assignment(number), now_ms=200)
+
+    def append_all(number: int) -> None:
+        for epoch in range(1, 11):
+            ledger.append(STUDY, number, make_report(make_epoch(epoch)))
+
+    with ThreadPoolExecutor(5) as pool:
+        list(pool.map(append_all, range(5)))
+    assert [trial.epochs_trained for trial in ledger.trials(STUDY)] == [10] * 5
+
+
+def test_a_report_for_a_trial_that_was_never_begun_is_refused(ledger: Ledger) -> None:
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        ledger.append(STUDY, 7, make_report(make_epoch(1)))
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        ledger.begin_trial("no-such-study", make_assignment(0), now_ms=1)
+
+
+def test_a_trial_number_is_given_out_once(ledger: Ledger) -> None:
+    with pytest.raises(IntegrityError, match="UNIQUE"):
+        ledger.begin_trial(STUDY, make_assignment(0), now_ms=1)
+
+
+# Epochs
+
+
+def test_the_same_epoch_twice_counts_once_and_the_first_one_stays(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1), make_epoch(2)))
+    ledger.append(STUDY, 0, make_report(make_epoch(2, val_accuracy=0.1), make_epoch(3)))
+    assert ledger.epochs(STUDY, 0) == [make_epoch(1), make_epoch(2), make_epoch(3)]
+    assert ledger.trials(STUDY)[0].epochs_trained == 3
+
+
+def test_epochs_come_back_in_order_and_of_their_own_trial_only(ledger: Ledger) -> None:
+    ledger.begin_study("other", {}, {}, now_ms=1)
+    ledger.begin_trial("other", make_assignment(0), now_ms=1)
+    ledger.begin_trial(STUDY, make_assignment(1), now_ms=1)
+    ledger.append(STUDY, 0, make_report(make_epoch(3), make_epoch(1)))
+    ledger.append(STUDY, 0, make_report(make_epoch(2)))
+    ledger.append(STUDY, 1, make_report(make_epoch(8)))
+    ledger.append("other", 0, make_report(make_epoch(9)))
+    assert [item.epoch for item in ledger.epochs(STUDY, 0)] == [1, 2, 3]
+    assert [trial.epochs_trained for trial in ledger.trials(STUDY)] == [3, 1]
+    assert ledger.trials("other")[0].epochs_trained == 1
+
+
+def test_figures_that_are_not_a_number_come_back_as_such(ledger: Ledger) -> None:
+    diverged = make_epoch(1, train_loss=math.nan, val_loss=math.nan)
+    ledger.append(
+        STUDY, 0, make_report(diverged, totals=make_totals(roc_auc_ovo=math.nan, val_accuracy=0.7))
+    )
+    [epoch] = ledger.epochs(STUDY, 0)
+    assert math.isnan(epoch.train_loss)
+    assert math.isnan(epoch.val_loss)
+    assert epoch.val_accuracy == diverged.val_accuracy
+    totals = ledger.trials(STUDY)[0].totals
+    assert totals is not None
+    assert math.isnan(totals.roc_auc_ovo)
+    expected = asdict(make_totals(val_accuracy=0.7))
+    assert {k: v for k, v in asdict(totals).items() if k != "roc_auc_ovo"} == {
+        k: v for k, v in expected.items() if k != "roc_auc_ovo"
+    }
+
+
+def test_what_is_not_a_number_is_stored_as_json_that_others_can_read(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1, val_loss=math.inf, train_loss=math.nan)))
+    with ledger.engine.connect() as connection:
+        stored = connection.scalar(text("SELECT report FROM epochs"))
+        assert connection.scalar(text("SELECT json_valid(report) FROM epochs")) == 1
+    assert "NaN" not in stored
+    assert "Infinity" not in stored
+
+
+# Studies and trials
+
+
+def test_a_study_comes_back_as_it_was_begun(ledger: Ledger) -> None:
+    study = ledger.study(STUDY)
+    assert study is not None
+    assert (study.settings, study.facts) == ({"trials": 2}, {"seed": 0})
+    assert (study.state, study.started_ms) == (State.RUNNING, 100)
+    assert (study.ended_ms, study.reason, study.outcome, study.run_id) == (None, None, None, None)
+
+
+def test_how_a_study_ended_is_recorded(ledger: Ledger) -> None:
+    ledger.set_study_run(STUDY, "run-1")
+    ledger.set_outcome(STUDY, {"recommended": "abc", "p": math.nan})
+    ledger.end_study(STUDY, State.FAILED, "interrupted", now_ms=900)
+    study = ledger.study(STUDY)
+    assert study is not None
+    assert (study.state, study.reason, study.ended_ms) == (State.FAILED, "interrupted", 900)
+    assert study.outcome == {"recommended": "abc", "p": None}
+    assert study.run_id == "run-1"
+
+
+def test_a_study_name_that_is_taken_is_refused_with_the_way_out(ledger: Ledger) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ledger.begin_study(STUDY, {"trials": 9}, {}, now_ms=500)
+    for part in (repr(STUDY), "--study", f"podium status {STUDY}"):
+        assert part in str(caught.value)
+    study = ledger.study(STUDY)
+    assert study is not None
+    assert study.settings == {"trials": 2}
+
+
+def test_studies_are_listed_the_newest_first(ledger: Ledger) -> None:
+    ledger.begin_study("newer", {}, {}, now_ms=300)
+    ledger.begin_study("older", {}, {}, now_ms=50)
+    assert [study.name for study in ledger.studies()] == ["newer", STUDY, "older"]
+    assert ledger.study("absent") is None
+
+
+def test_a_trial_comes_back_as_it_was_assigned(ledger: Ledger) -> None:
+    config = TrialConfig(hidden=(9, 8), learning_rate=0.1 + 0.2, extra={"a": "é", "b": True})
+    assignment = make_assignment(
+        5, phase=Phase.CONFIRM, config=config, seed=2**31 - 1, split_seed=2**31 - 2
+    )
+    ledger.begin_trial(STUDY, assignment, now_ms=2**41)
+    trial = ledger.trials(STUDY)[-1]
+    assert (trial.number, trial.phase, trial.config) == (5, Phase.CONFIRM, config)
+    assert trial.config.config_id == config.config_id
+    assert (trial.seed, trial.split_seed) == (2**31 - 1, 2**31 - 2)
+    assert (trial.state, trial.started_ms, trial.ended_ms) == (State.RUNNING, 2**41, None)
+    assert (trial.totals, trial.val_accuracy, trial.pid, trial.run_id) == (None, None, None, None)
+    assert (trial.compiled, trial.epochs_trained) == ({}, 0)
+
+
+def test_trials_come_back_in_the_order_of_their_numbers(ledger: Ledger) -> None:
+    for number in (3, 1, 2):
+        ledger.begin_trial(STUDY, make_assignment(number), now_ms=1)
+    assert [trial.number for trial in ledger.trials(STUDY)] == [0, 1, 2, 3]
+    assert ledger.trials("absent") == []
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "rung"),
+    [
+        (State.COMPLETED, None, None),
+        (State.STOPPED, "0.5 is not among the best", 2),
+        (State.FAILED, "out of memory", None),
+    ],
+)
+def test_how_a_trial_ended_is_recorded(
+    ledger: Ledger, state: State, reason: str | None, rung: int | None
+) -> None:
+    ledger.end_trial(STUDY, 0, state, 777, reason, rung)
+    trial = ledger.trials(STUDY)[0]
+    assert (trial.state, trial.reason, trial.rung) == (state, reason, rung)
+    assert trial.ended_ms == 777
+
+
+def test_a_later_report_does_not_erase_what_an_earlier_one_brought(ledger: Ledger) -> None:
+    totals, compiled = make_totals(), {"learning_rate": 0.01, "nesterov": False}
+    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=totals, compiled=compiled))
+    ledger.append(STUDY, 0, make_report(make_epoch(2)))
+    trial = ledger.trials(STUDY)[0]
+    assert trial.totals == totals
+    assert trial.compiled == compiled
+    assert trial.pid == 4711
+
+
+def test_later_totals_replace_earlier_ones(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals(val_accuracy=0.5)))
+    ledger.append(STUDY, 0, make_report(make_epoch(2), totals=make_totals(val_accuracy=0.6)))
+    assert ledger.trials(STUDY)[0].val_accuracy == 0.6
+
+
+# Delivery to MLflow
+
+
+def delivered_epochs(ledger: Ledger) -> list[tuple[int, list[int]]]:
+    return [
+        (item.trial.number, [epoch.epoch for epoch in item.epochs])
+        for item in ledger.undelivered(STUDY, 10)
+    ]
+
+
+def test_what_was_not_delivered_is_offered_until_it_is_marked(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1), make_epoch(2)))
+    assert delivered_epochs(ledger) == [(0, [1, 2])]
+    assert delivered_epochs(ledger) == [(0, [1, 2])]
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    assert delivered_epochs(ledger) == []
+
+
+def test_only_what_is_new_is_offered_again(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.append(STUDY, 0, make_report(make_epoch(2)))
+    assert delivered_epochs(ledger) == [(0, [2])]
+
+
+def test_the_end_of_a_trial_is_offered_even_without_new_epochs(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.end_trial(STUDY, 0, State.FAILED, 5, "out of memory")
+    [delivery] = ledger.undelivered(STUDY, 10)
+    assert (delivery.trial.state, delivery.trial.reason) == (State.FAILED, "out of memory")
+    assert delivery.epochs == ()
+
+
+def test_an_epoch_that_arrives_between_reading_and_marking_stays_undelivered(
+    ledger: Ledger,
+) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    [delivery] = ledger.undelivered(STUDY, 10)
+    ledger.append(STUDY, 0, make_report(make_epoch(2)))
+    ledger.mark_delivered(STUDY, delivery)
+    assert delivered_epochs(ledger) == [(0, [2])]
+
+
+def test_an_end_that_arrives_between_reading_and_marking_stays_undelivered(
+    ledger: Ledger,
+) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    [delivery] = ledger.undelivered(STUDY, 10)
+    ledger.end_trial(STUDY, 0, State.COMPLETED, 5)
+    ledger.mark_delivered(STUDY, delivery)
+    [left] = ledger.undelivered(STUDY, 10)
+    assert (left.trial.state, left.epochs) == (State.COMPLETED, ())
+
+
+def test_totals_that_arrive_between_reading_and_marking_stay_undelivered(ledger: Ledger) -> None:
+    totals = make_totals(roc_auc_ovo=math.nan, best_epoch=1)
+    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=totals))
+    [delivery] = ledger.undelivered(STUDY, 10)
+    newer = make_report(totals=replace(totals, best_epoch=2))
+    ledger.append(STUDY, 0, newer)
+    ledger.mark_delivered(STUDY, delivery)
+    [left] = ledger.undelivered(STUDY, 10)
+    assert left.trial.totals is not None
+    assert left.trial.totals.best_epoch == 2
+
+
+def test_first_totals_that_arrive_between_reading_and_marking_stay_undelivered(
+    ledger: Ledger,
+) -> None:
+    [delivery] = ledger.undelivered(STUDY, 10)
+    ledger.append(STUDY, 0, make_report(totals=make_totals()))
+    ledger.mark_delivered(STUDY, delivery)
+    assert len(ledger.undelivered(STUDY, 10)) == 1
+
+
+def test_totals_that_are_not_a_number_can_be_marked_delivered(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals(roc_auc_ovo=math.nan)))
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    assert ledger.undelivered(STUDY, 10) == []
+
+
+def test_a_repeated_epoch_is_not_delivered_twice(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    assert delivered_epochs(ledger) == [(0, [])]
+
+
+def test_undelivered_trials_are_offered_oldest_first_and_no_more_than_asked_for(
+    ledger: Ledger,
+) -> None:
+    for number in (3, 2, 1):
+        ledger.begin_trial(STUDY, make_assignment(number), now_ms=1)
+    ledger.begin_study("other", {}, {}, now_ms=1)
+    ledger.begin_trial("other", make_assignment(9), now_ms=1)
+    assert [item.trial.number for item in ledger.undelivered(STUDY, 3)] == [0, 1, 2]
+    assert [item.trial.number for item in ledger.undelivered("other", 3)] == [9]
+
+
+def test_marking_one_trial_leaves_the_others(ledger: Ledger) -> None:
+    ledger.begin_trial(STUDY, make_assignment(1), now_ms=1)
+    for number in (0, 1):
+        ledger.append(STUDY, number, make_report(make_epoch(1)))
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 1)[0])
+    assert delivered_epochs(ledger) == [(1, [1])]
+
+
+def test_what_was_delivered_is_remembered_by_the_next_process(
+    ledger: Ledger, reopen: Callable[[], Ledger]
+) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    ledger.set_trial_run(STUDY, 0, "run-7")
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    again = reopen()
+    assert again.undelivered(STUDY, 10) == []
+    assert again.trials(STUDY)[0].run_id == "run-7"
+
+
+# The test lock
+
+
+def test_openings_of_a_test_split_are_counted_across_studies_in_order(
+    ledger: Ledger, reopen: Callable[[], Ledger]
+) -> None:
+    openings = [
+        Opening("split-a", "first", "final verdict", 30),
+        Opening("split-a", "second", "curiosity", 20),
+        Opening("split-a", "first", "final verdict", 30),
+    ]
+    for opening in openings:
+        ledger.record_opening(opening)
+    ledger.record_opening(Opening("split-b", "first", "final verdict", 10))
+    again = reopen()
+    assert again.openings("split-a") == openings
+    assert len(again.openings("split-b")) == 1
+    assert again.openings("split-c") == []
+
+
+# Files that are no ledger
+
+
+def test_a_new_ledger_is_made_with_its_folder_and_its_version(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "down" / "ledger.db"
+    for _ in range(2):
+        opened = Ledger(path)
+        with opened.engine.connect() as connection:
+            versions = connection.scalars(text("SELECT schema_version FROM meta")).all()
+        opened.close()
+        assert versions == [SCHEMA_VERSION]
+
+
+def test_a_ledger_of_another_version_is_refused_with_the_way_out(path: Path) -> None:
+    Ledger(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE meta SET schema_version = 99")
+    connection.close()
+    with pytest.raises(ConfigError) as caught:
+        Ledger(path)
+    for part in (str(path), "99", str(SCHEMA_VERSION), "move the file away"):
+        assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"not a database at all, but long enough" * 200, b"SQLite format 3\0" + b"\xff" * 4096],
+)
+def test_a_file_that_is_not_a_database_is_refused_and_left_as_it_is(
+    tmp_path: Path, content: bytes
+) -> None:
+    path = tmp_path / "ledger.db"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        Ledger(path)
+    assert str(path) in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert path.read_bytes() == content
+
+
+def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ledger.db").mkdir()
+    with pytest.raises(ConfigError, match=r"ledger\.db cannot be used as a ledger"):
+        Ledger(tmp_path / "ledger.db")
+
+
+def test_a_database_whose_tables_are_others_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE meta (colour TEXT)")
+    connection.close()
+    with pytest.raises(ConfigError, match=r"ledger\.db cannot be used as a ledger"):
+        Ledger(path)
+
+
+def test_every_figure_of_an_epoch_has_its_place_in_the_ledger(ledger: Ledger) -> None:
+    odd = EpochReport(*(float(i) / 7 if i else 1 for i in range(7)), timestamp_ms=2**41)
+    ledger.append(STUDY, 0, make_report(odd))
+    assert ledger.epochs(STUDY, 0) == [odd]
+    with ledger.engine.connect() as connection:
+        count = connection.scalar(select(func.count()).select_from(ledger_module._epochs))
+    assert count == 1
