@@ -50,9 +50,6 @@ def main() -> None:
     except PodiumError as error:
         errors.print(f"podium: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        errors.print("podium: interrupted; `podium status` shows what was recorded.", markup=False)
-        raise SystemExit(130) from None
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(0) from None
@@ -108,7 +105,14 @@ def run(
         f"Ray {launch.cluster.address}: {launch.concurrent} trials at once on "
         f"{launch.cluster.cpus} CPUs"
     )
-    outcome = run_study(launch, lambda progress, name: ProgressView(console, progress, name))
+    try:
+        outcome = run_study(launch, lambda progress, name: ProgressView(console, progress, name))
+    except KeyboardInterrupt:
+        errors.print(
+            f"podium: interrupted; `podium compare {launch.name}` shows what was recorded.",
+            markup=False,
+        )
+        raise typer.Exit(130) from None
     if outcome.recommendation is not None:
         print_recommendation(outcome.recommendation)
     if outcome.verdict is not None:

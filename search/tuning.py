@@ -261,9 +261,18 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         bridge = self._bridge
         job = bridge.jobs.get(trial.trial_id)
         if job is not None:
-            error = trial.get_pickled_error()
-            reason = f"the worker process died ({type(error).__name__}: {_one_line(error)})"
+            reason = f"the worker failed: {_cause_of_death(trial)}"
             bridge.guarded(lambda: bridge.director.on_crash(job, reason), None)
+
+
+def _cause_of_death(trial: Any) -> str:
+    """What Tune wrote of the trial's error, from where Ray gets to the point."""
+    try:
+        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
+    except (OSError, TypeError):
+        return "Ray gave no reason"
+    causes = [line for line in lines if line.startswith("The actor is dead because ")]
+    return _one_line((causes or lines or ["Ray gave no reason"])[-1])
 
 
 class _Forget(Callback):  # type: ignore[misc]

@@ -32,14 +32,22 @@ class Finished:
 
 def podium(*words: str, folder: Path, seconds: float = SECONDS, **variables: str) -> Finished:
     """Runs `podium WORDS` in `folder` and tells in its output if TensorFlow was imported."""
+    process = start(*words, folder=folder, **variables)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    finally:
+        process.kill()
+    return Finished(process.returncode, out, err)
+
+
+def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
+    """Starts `podium WORDS` in `folder` and lets it run."""
     inherited = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
-    done = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, *words],
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", LAUNCHER, *words],
         cwd=folder,
         env={**inherited, "COLUMNS": "200", **variables},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=seconds,
-        check=False,
     )
-    return Finished(done.returncode, done.stdout, done.stderr)

@@ -150,6 +150,12 @@ def test_the_test_split_is_the_same_for_every_seed(digits: LoadedData) -> None:
     assert np.array_equal(other.training.images, digits.training.images)
 
 
+def test_the_test_split_stays_what_it_was_so_that_no_study_trains_on_images_of_another(
+    digits: LoadedData,
+) -> None:
+    assert digits.test.fingerprint == "af35ecfe40d007fc"
+
+
 # Fingerprints
 
 

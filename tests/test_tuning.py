@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.running import ROOT, podium
+from tests.running import ROOT, podium, start
 
 FAILING = """
 from spaces.config import TrialConfig
@@ -76,7 +77,7 @@ def test_a_killed_worker_fails_its_trial_and_the_study_reaches_its_verdict(
     rows = json.loads(podium("compare", "own", "--format", "json", folder=tmp_path).out)
     failed = [row for row in rows if row["state"] == "failed"]
     assert len(failed) == 1
-    assert "worker process died" in failed[0]["reason"]
+    assert "its worker process has died" in failed[0]["reason"]
     assert len(rows) == 5 + 2 * 2
 
 
@@ -133,3 +134,21 @@ def test_the_cluster_file_is_one_that_rays_launcher_takes(tmp_path: Path) -> Non
     broken["head_node_type"] = "nowhere"
     with pytest.raises(ValueError, match="head_node_type"):
         validate_config(prepare_config(broken))
+
+
+def test_an_interrupted_study_closes_its_trials_and_says_what_to_do(tmp_path: Path) -> None:
+    process = start("run", "--study", "cut", "--trials", "500", folder=tmp_path)
+    try:
+        assert process.stdout is not None
+        while "best" not in process.stdout.readline():
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "podium compare cut" in err
+    rows = json.loads(podium("compare", "cut", "--format", "json", folder=tmp_path).out)
+    assert rows
+    assert all(row["state"] != "running" for row in rows)
+    assert [row["reason"] for row in rows if row["state"] == "failed"] == ["interrupted"] * 2
