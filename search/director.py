@@ -251,12 +251,16 @@ class StudyDirector:
             ),
             reverse=True,
         )
-        configs = dict.fromkeys(e.job.config.config_id for e in ranked)
-        configs.pop(self._baseline.config_id, None)
-        by_id = {e.job.config.config_id: e.job.config for e in ranked}
-        finalists = [by_id[key] for key in itertools.islice(configs, self._settings.finalists)]
+        best: dict[str, _Ended] = {}
+        for ended in ranked:
+            best.setdefault(ended.job.config.config_id, ended)
+        best.pop(self._baseline.config_id, None)
+        chosen = list(itertools.islice(best.values(), self._settings.finalists))
+        # The longest first, so that no worker waits long for the last run.
+        chosen.sort(key=lambda e: e.totals.wall_seconds if e.totals else 0.0, reverse=True)
+        finalists = [e.job.config for e in chosen]
         if self._baseline not in self._confirming:
-            finalists.insert(0, self._baseline)
+            finalists.append(self._baseline)
         for config in finalists:
             self._queue_confirmation(config)
         self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -234,20 +235,15 @@ def test_a_baseline_that_fails_in_confirmation_fails_the_study(make: Make) -> No
     search = director.next_job()
     assert isinstance(search, Assignment)
     _finish(director, search, 0.9)
-    director.on_crash(_next_baseline(director), "diverged")
-    for _ in range(3):
+    for _ in range(4):
         job = director.next_job()
         assert isinstance(job, Assignment)
-        _finish(director, job, 0.9)
+        if job.config == SPACE.baseline_config():
+            director.on_crash(job, "diverged")
+        else:
+            _finish(director, job, 0.9)
     with pytest.raises(StudyFailed, match="baseline failed in confirmation: diverged"):
         director.next_job()
-
-
-def _next_baseline(director: StudyDirector) -> Assignment:
-    job = director.next_job()
-    assert isinstance(job, Assignment)
-    assert job.config == SPACE.baseline_config()
-    return job
 
 
 def test_the_model_with_the_best_validation_of_each_candidate_is_examined(
@@ -261,7 +257,8 @@ def test_the_model_with_the_best_validation_of_each_candidate_is_examined(
         if isinstance(job, Examination):
             examination = job
             continue
-        accuracy = 0.5 + job.number / 100
+        lead = 0.0 if job.config == SPACE.baseline_config() else 0.3
+        accuracy = 0.5 + lead + job.number / 100
         model = f"{job.config.config_id} {job.number}".encode() if job.keep_model else None
         director.on_report(job, _report(6, accuracy, True, model=model))
     assert len(examination.models) == 2
@@ -269,6 +266,21 @@ def test_the_model_with_the_best_validation_of_each_candidate_is_examined(
         numbers = [int(model.split()[1])]
         assert model.startswith(config_id.encode())
         assert numbers[0] in (2, 4)  # the second of each candidate's two runs
+
+
+def test_the_longest_finalist_is_confirmed_first(make: Make, data: LoadedData) -> None:
+    director = make(trials=3, finalists=3)
+    seconds = {0: 5.0, 1: 50.0, 2: 0.5}
+    searched = {}
+    for _ in range(3):
+        job = director.next_job()
+        assert isinstance(job, Assignment)
+        searched[job.config.config_id] = job.number
+        report = _report(job.max_epochs, 0.8, True)
+        totals = dataclasses.replace(report.totals, wall_seconds=seconds[job.number])
+        director.on_report(job, dataclasses.replace(report, totals=totals))
+    order = [director.next_job() for _ in range(6)]
+    assert [searched[job.config.config_id] for job in order] == [1, 1, 0, 0, 2, 2]
 
 
 def test_the_ledger_hears_first(

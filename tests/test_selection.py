@@ -53,7 +53,8 @@ def test_standard_error_of_runs_that_agree_is_zero() -> None:
     assert corrected_standard_error([0.75, 0.75, 0.75], 0.2) == 0.0
 
 
-accuracies = st.lists(st.floats(0.0, 1.0), min_size=2, max_size=8)
+accuracy = st.floats(0.0, 1.0).map(lambda value: round(value, 4))
+accuracies = st.lists(accuracy, min_size=2, max_size=8)
 
 
 @quick
@@ -160,9 +161,6 @@ def test_probability_better_looks_at_pairs_and_not_only_at_means() -> None:
 def test_probability_better_refuses_runs_that_are_not_paired() -> None:
     with pytest.raises(ValueError, match="shorter"):
         probability_better(make_candidate([0.9, 0.8, 0.7]), make_candidate([0.9, 0.8]), FRACTION)
-
-
-accuracy = st.floats(0.0, 1.0).map(lambda value: round(value, 4))
 
 
 @quick
