@@ -7,7 +7,6 @@ import hashlib
 import os
 import subprocess
 import sys
-import zipfile
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,6 +35,7 @@ FASHION_CLASSES = (
 )
 DIGIT_CLASSES = tuple("0123456789")
 MAX_IDX_BYTES = 4 << 30
+MAX_LABEL = 1_000_000
 DOWNLOAD_SECONDS = 120
 
 
@@ -301,15 +301,20 @@ def _from_keras(name: str) -> Path:
 def _read_npz(path: Path) -> tuple[NDArray[Any], ...]:
     names = ("x_train", "y_train", "x_test", "y_test")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             missing = [name for name in names if name not in archive]
             if missing:
                 raise DataError(
                     f"{path}: no array {missing[0]!r}; it holds {', '.join(archive) or 'nothing'}."
                 )
-            return tuple(archive[name] for name in names)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+            arrays = tuple(archive[name] for name in names)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - what damage raises depends on where it is
         raise DataError(f"{path}: damaged or truncated ({error}).") from None
+    if not all(isinstance(array, np.ndarray) for array in arrays):
+        raise DataError(f"{path}: damaged: not every member is an array.")
+    return arrays
 
 
 def _read_idx_folder(folder: Path) -> tuple[NDArray[Any], ...]:
@@ -359,4 +364,6 @@ def _as_labels(path: Path, labels: NDArray[Any]) -> Labels:
         raise DataError(
             f"{path}: labels are {labels.dtype} {labels.shape}; expected integers of shape (n,)."
         )
+    if labels.size and max(abs(int(labels.min())), int(labels.max())) > MAX_LABEL:
+        raise DataError(f"{path}: labels run from {labels.min()} to {labels.max()}.")
     return labels.astype(np.int32)

@@ -100,7 +100,7 @@ def grid_values(distribution: BaseDistribution, points: int = GRID_POINTS) -> li
     values = [min(max(float(v), low), high) for v in space(low, high, points)]
     if distribution.step:
         step = distribution.step
-        values = [low + round((value - low) / step) * step for value in values]
+        values = [min(low + round((value - low) / step) * step, high) for value in values]
     if isinstance(distribution, IntDistribution):
         values = [round(value) for value in values]
     return sorted(set(values))

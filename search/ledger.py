@@ -25,6 +25,7 @@ from sqlalchemy import (
     event,
     func,
     insert,
+    inspect,
     select,
     update,
 )
@@ -141,20 +142,26 @@ class Ledger:
         Raises:
             ConfigError: the file is not a ledger, or one of another version.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"{path.parent} cannot be made: {error.strerror}.") from None
         self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
         event.listen(self._engine, "connect", _durable)
         try:
-            _metadata.create_all(self._engine)
+            known = set(inspect(self._engine).get_table_names())
+            if known and "meta" not in known:
+                raise ConfigError(f"{path} is a database, but not one of Podium's ledgers.")
             with self._engine.begin() as connection:
-                version = connection.scalar(select(_meta.c.schema_version))
-                if version is None:
-                    connection.execute(insert(_meta).values(schema_version=SCHEMA_VERSION))
-                elif version != SCHEMA_VERSION:
+                version = connection.scalar(select(_meta.c.schema_version)) if known else None
+                if version is not None and version != SCHEMA_VERSION:
                     raise ConfigError(
                         f"{path} has schema version {version}; this Podium reads version "
                         f"{SCHEMA_VERSION}. Use the Podium that wrote it, or move the file away."
                     )
+                _metadata.create_all(connection)
+                if version is None:
+                    connection.execute(insert(_meta).values(schema_version=SCHEMA_VERSION))
         except DBAPIError as error:
             raise ConfigError(f"{path} cannot be used as a ledger: {error.orig}.") from None
 
@@ -350,10 +357,12 @@ class Ledger:
             )
             if not left:
                 totals = _dump(asdict(trial.totals)) if trial.totals else None
+                compiled = _dump(trial.compiled) if trial.compiled else None
                 connection.execute(
                     update(_trials)
                     .where(_one(study, number) & (_trials.c.state == trial.state))
                     .where(_trials.c.totals.is_not_distinct_from(totals))
+                    .where(_trials.c.compiled.is_not_distinct_from(compiled))
                     .values(delivered=True)
                 )
 

@@ -134,6 +134,7 @@ def _trial_row(trial: TrialRecord) -> dict[str, str]:
 def _cell(text: object) -> str:
     """Text that can end neither a Markdown table cell nor its code span, nor begin a tag."""
     escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
+    escaped = escaped.replace("[", "&#91;")
     return " ".join(escaped.replace("`", "&#96;").split())
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections.abc import Sequence
 
@@ -83,10 +84,13 @@ class Sampler:
     def tell(self, number: int, state: State, value: float | None) -> None:
         """Says how a trial ended; `value` (validation accuracy) counts only when completed.
 
-        A trial that was stopped is PRUNED in Optuna, with its last report; one that failed FAIL.
+        A trial that was stopped is PRUNED in Optuna, with its last report; one that failed, or has
+        no value, FAIL.
         """
         trial = self._open.pop(number)
         optuna_state = STATES[state]
+        if optuna_state is TrialState.COMPLETE and (value is None or math.isnan(value)):
+            optuna_state = TrialState.FAIL
         values = value if optuna_state is TrialState.COMPLETE else None
         self._study.tell(trial, values, state=optuna_state)
 
@@ -114,6 +118,7 @@ class Sampler:
                 qmc_type="sobol",
                 scramble=True,
                 seed=derived_seed(self._seed, "qmc"),
+                independent_sampler=RandomSampler(seed),
                 warn_independent_sampling=False,
             )
         return RandomSampler(seed)

@@ -127,7 +127,7 @@ class MedianStopping:
 
     def __init__(self, first_rung: int, max_epochs: int) -> None:
         """Places up to eight evenly spaced rungs from `first_rung` to below `max_epochs`."""
-        step = max(1, (max_epochs - first_rung) // MEDIAN_RUNGS)
+        step = max(1, -(-(max_epochs - first_rung) // MEDIAN_RUNGS))
         self._rungs = tuple(range(first_rung, max_epochs, step))
         self._values: dict[int, list[float]] = {}
 

@@ -56,42 +56,55 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 
 def confirmed_candidates(trials: Sequence[TrialRecord], baseline_id: str) -> list[Candidate]:
-    """The configurations that were confirmed; one of which a run failed is left out.
+    """The configurations that were confirmed on all the seeds that the baseline was.
+
+    One of which a run failed or is missing is left out: its mean could not be compared.
 
     Args:
         trials: all of a study.
         baseline_id: the `config_id` of the space's default configuration.
 
     Raises:
-        StudyFailed: the baseline is not among them, so that there is nothing to compare with.
+        StudyFailed: the baseline has fewer than two runs, so that there is nothing to compare
+            with.
     """
-    searched = {
-        t.config.config_id: t.val_accuracy for t in trials if t.phase is Phase.SEARCH and t.totals
-    }
+    searched: dict[str, float] = {}
     runs: dict[str, list[TrialRecord]] = {}
     for trial in sorted(trials, key=lambda t: t.number):
+        config_id = trial.config.config_id
         if trial.phase is Phase.CONFIRM:
-            runs.setdefault(trial.config.config_id, []).append(trial)
+            runs.setdefault(config_id, []).append(trial)
+        elif trial.totals is not None:
+            accuracy = trial.totals.val_accuracy
+            searched[config_id] = max(accuracy, searched.get(config_id, accuracy))
+    baseline = runs.get(baseline_id, [])
+    seeds = _completed_seeds(baseline)
+    if not baseline:
+        raise StudyFailed("Nothing was confirmed: there is no baseline to compare with.")
+    if len(seeds) < max(2, len(baseline)):
+        reason = next((t.reason for t in baseline if t.reason), "unfinished")
+        raise StudyFailed(f"The baseline failed in confirmation: {reason}")
     candidates = []
     for config_id, group in runs.items():
-        totals = [t.totals for t in group if t.state is State.COMPLETED and t.totals]
-        if len(totals) == len(group):
-            candidates.append(
-                Candidate(
-                    config=group[0].config,
-                    accuracies=tuple(t.val_accuracy for t in totals),
-                    trials=tuple(t.number for t in group),
-                    parameters=totals[0].parameters,
-                    search_accuracy=searched.get(config_id),
-                    is_baseline=config_id == baseline_id,
-                )
+        totals = [t.totals for t in group if t.totals is not None]
+        if _completed_seeds(group) != seeds or len(totals) != len(seeds):
+            continue
+        is_baseline = config_id == baseline_id
+        candidates.append(
+            Candidate(
+                config=group[0].config,
+                accuracies=tuple(t.val_accuracy for t in totals),
+                trials=tuple(t.number for t in group),
+                parameters=totals[0].parameters,
+                search_accuracy=None if is_baseline else searched.get(config_id),
+                is_baseline=is_baseline,
             )
-        elif config_id == baseline_id:
-            reason = next((t.reason for t in group if t.state is State.FAILED), "unfinished")
-            raise StudyFailed(f"The baseline failed in confirmation: {reason}")
-    if not any(c.is_baseline for c in candidates):
-        raise StudyFailed("Nothing was confirmed: there is no baseline to compare with.")
+        )
     return candidates
+
+
+def _completed_seeds(runs: Sequence[TrialRecord]) -> list[tuple[int, int]]:
+    return [(t.seed, t.split_seed) for t in runs if t.state is State.COMPLETED and t.totals]
 
 
 def recommend(
@@ -132,7 +145,7 @@ def _one_standard_error(ordered: Sequence[Candidate], errors: Sequence[float]) -
             return f"Not chosen: {below} below the best, more than one standard error ({limit})."
         standing = "the best mean" if i == 0 else f"{below} below the best, within {limit}"
         if i != chosen:
-            return f"Not chosen: {standing}, but {_times(ordered[i], ordered[chosen])}."
+            return f"Not chosen: {standing}, but {_size(ordered[i], ordered[chosen])}."
         if len(near) == 1:
             return f"Chosen: {standing}, and nothing else within one standard error ({limit})."
         return f"Chosen: {standing}, and the smallest of the {len(near)} within that margin."
@@ -193,9 +206,11 @@ def _summary(ranked: Sequence[Reasoned], chosen: int) -> str:
     )
 
 
-def _times(larger: Candidate, smaller: Candidate) -> str:
-    ratio = larger.parameters / smaller.parameters
-    return f"{ratio:.1f} times as large" if ratio > 1.05 else "not smaller, and no better"
+def _size(candidate: Candidate, chosen: Candidate) -> str:
+    ratio = candidate.parameters / chosen.parameters
+    if ratio > 1.05:
+        return f"{ratio:.1f} times as large"
+    return "slightly larger" if candidate.parameters > chosen.parameters else "no smaller"
 
 
 def percent(fraction: float) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -63,6 +63,13 @@ class StudySettings(BaseModel):
     address: str | None = None
     tracking: TrackingSettings = TrackingSettings()
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: object) -> object:
+        if isinstance(value, bool):
+            raise ValueError("expected a number or a word, not yes or no")
+        return value
+
     @field_validator("study")
     @classmethod
     def _name_is_safe(cls, value: str | None) -> str | None:
@@ -104,20 +111,24 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         where = " ".join(str(error).split())
         raise ConfigError(f"{path}: not valid YAML: {where}.") from None
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected `name: value` lines, found a {type(value).__name__}.")
-    return {str(key).replace("-", "_"): item for key, item in value.items()}
+    return _with_field_names(value)
 
 
-def load_tracking(overrides: Mapping[str, Any] | None = None) -> TrackingSettings:
+def _with_field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {str(key).replace("-", "_"): item for key, item in values.items()}
+
+
+def load_tracking() -> TrackingSettings:
     """Reads `mlflow.yaml` of the current folder; defaults where there is none."""
     values = read_mapping(MLFLOW_FILE) if MLFLOW_FILE.exists() else {}
-    return _validated(TrackingSettings, values | dict(overrides or {}), str(MLFLOW_FILE))
+    return _validated(TrackingSettings, values, lambda _: f"{MLFLOW_FILE}: ")
 
 
 def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySettings:
@@ -130,45 +141,43 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
     Raises:
         ConfigError: an unknown key (with the nearest known one) or an impossible value.
     """
-    values: dict[str, Any] = {}
-    source = ""
-    if study_file is not None:
-        values, source = read_mapping(study_file), str(study_file)
-        _check_keys(StudySettings, values, source)
-    tracking = values.pop("tracking", None) or {}
-    if not isinstance(tracking, dict):
-        raise ConfigError(
-            f"{source or 'settings'}: `tracking` must hold the settings of mlflow.yaml."
-        )
-    values |= {name: value for name, value in flags.items() if value is not None}
-    values["tracking"] = load_tracking(tracking)
-    return _validated(StudySettings, values, source)
+    typed = {name: value for name, value in flags.items() if value is not None}
+    values = read_mapping(study_file) if study_file is not None else {}
+    where = f"{study_file}: "
+    _check_keys(StudySettings, values, where)
+    overrides = values.pop("tracking", None)
+    if overrides is not None and not isinstance(overrides, dict):
+        raise ConfigError(f"{where}`tracking` must hold the settings of mlflow.yaml.")
+    tracking = load_tracking()
+    if overrides:
+        merged = tracking.model_dump() | _with_field_names(overrides)
+        tracking = _validated(TrackingSettings, merged, lambda _: f"{where}tracking: ")
+    values |= {**typed, "tracking": tracking}
+    return _validated(StudySettings, values, lambda name: "" if name in typed else where)
 
 
-def _check_keys(model: type[BaseModel], values: Mapping[str, Any], source: str) -> None:
+def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:
     for key in values:
         if key not in model.model_fields:
-            raise ConfigError(
-                f"{source}: unknown setting {key!r}.{nearest(key, model.model_fields)}"
-            )
+            raise ConfigError(f"{where}unknown setting {key!r}.{nearest(key, model.model_fields)}")
 
 
-def _validated(model: type[Model], values: Mapping[str, Any], source: str) -> Model:
-    _check_keys(model, values, source)
+def _validated(model: type[Model], values: Mapping[str, Any], where: Callable[[str], str]) -> Model:
+    """Validates; `where` tells which source to blame for a field (empty for the whole)."""
+    _check_keys(model, values, where(""))
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        where = f"{source}: " if source else ""
-        raise ConfigError(where + " ".join(_complaints(error))) from None
+        raise ConfigError(" ".join(_complaints(error, where))) from None
 
 
-def _complaints(error: ValidationError) -> Iterable[str]:
+def _complaints(error: ValidationError, where: Callable[[str], str]) -> Iterable[str]:
     choices = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "policy": POLICIES}
     for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"]).replace("_", "-")
-        value = item.get("input")
+        field = ".".join(str(part) for part in item["loc"])
+        name, value = field.replace("_", "-"), item.get("input")
         if name in choices:
-            yield f"Unknown {name} {value!r}.{nearest(str(value), choices[name])}"
-        else:
-            message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-            yield f"{name} is {value!r}: {message}." if name else f"{message}."
+            yield (f"{where(field)}Unknown {name} {value!r}.{nearest(str(value), choices[name])}")
+            continue
+        message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
+        yield f"{where(field)}{name} is {value!r}: {message}." if name else f"{message}."

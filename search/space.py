@@ -86,7 +86,7 @@ def find_space(name: str) -> SpaceSource:
         path = Path(name)
         try:
             return SpaceSource(path.stem, path.stem, path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(f"Space file {name}: cannot be read: {reason}.") from None
     return SpaceSource(name, name)
@@ -118,25 +118,28 @@ def _import(source: SpaceSource) -> ModuleType:
     try:
         return importlib.import_module(source.module)
     except ModuleNotFoundError as error:
-        if error.name and source.module.startswith(error.name):
+        if error.name and f"{source.module}.".startswith(f"{error.name}."):
             raise ConfigError(
                 f"Unknown space {source.name!r}.{nearest(source.name, BUILT_IN)} "
                 "Or give a path that ends in .py, or package.module."
             ) from None
         raise ConfigError(f"Space {source.name}: {error}.") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _broken(source, error) from error
 
 
 def _run_text(source: SpaceSource) -> ModuleType:
-    module = ModuleType(source.module)
+    module = ModuleType(f"podium_space_{source.module}")
+    # Dataclasses, for one, look their module up.
+    sys.modules[module.__name__] = module
     try:
-        exec(compile(source.text or "", f"{source.name}.py", "exec"), module.__dict__)
-    except Exception as error:
+        code = compile(source.text or "", f"{source.name}.py", "exec", dont_inherit=True)
+        exec(code, module.__dict__)
+    except (Exception, SystemExit) as error:
         raise _broken(source, error) from error
     return module
 
 
-def _broken(source: SpaceSource, error: Exception) -> ConfigError:
+def _broken(source: SpaceSource, error: BaseException) -> ConfigError:
     what = " ".join(str(error).split())
     return ConfigError(f"Space {source.name} cannot be run: {type(error).__name__}: {what}")

@@ -77,12 +77,17 @@ def _sentence(
         )
     difference = accuracy.value - baseline_accuracy.value
     side = "more" if difference >= 0 else "fewer"
+    first_words = f"Ship configuration {winner.config.config_id}: it"
+    if p_value < SIGNIFICANT and difference < 0:
+        first_words = (
+            f"Keep the baseline: configuration {winner.config.config_id}, chosen on validation,"
+        )
     if p_value < SIGNIFICANT:
         sure = f"more than chance explains (exact McNemar test, p = {p_value:.2g})"
     else:
         sure = f"which chance alone could explain (exact McNemar test, p = {p_value:.2f})"
     return (
-        f"Ship configuration {winner.config.config_id}: it gets {measured}, "
+        f"{first_words} gets {measured}, "
         f"{points(abs(difference))} {side} than the baseline ({percent(baseline_accuracy.value)}), "
         f"{sure}, with {winner.parameters:,} parameters against {baseline.parameters:,}."
     )

@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NoReturn
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 Units = Annotated[int, Field(ge=1, le=65_536)]
 Scalar = bool | int | float | str
+
+
+class _ReadOnly(dict[str, Scalar]):
+    """A dictionary that stays as it is; pickles and copies like any other."""
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise TypeError("a TrialConfig is frozen; use model_copy(update={'extra': ...})")
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[_ReadOnly], tuple[dict[str, Scalar]]]:
+        return _ReadOnly, (dict(self),)
 
 
 class TrialConfig(BaseModel):
@@ -42,8 +55,18 @@ class TrialConfig(BaseModel):
     """SGD only."""
     decay: float = Field(default=0.0, ge=0.0, le=1.0)
     """SGD only: the learning rate at step t is learning_rate / (1 + decay * t)."""
-    extra: dict[str, Scalar] = Field(default_factory=dict)
+    extra: Annotated[dict[str, Scalar], AfterValidator(_ReadOnly)] = Field(
+        default_factory=_ReadOnly
+    )
     """For spaces with a `build` of their own: whatever it reads."""
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the `config_id` is the same: to Python, 1, 1.0 and True would be equal."""
+        return isinstance(other, TrialConfig) and self.canonical_json == other.canonical_json
+
+    def __hash__(self) -> int:
+        """Goes with equality."""
+        return hash(self.canonical_json)
 
     @property
     def canonical_json(self) -> str:

@@ -74,10 +74,12 @@ def test_the_study_file_beats_mlflow_yaml_which_beats_the_default() -> None:
     assert tracking.artifact_root == TrackingSettings().artifact_root
 
 
-def test_an_override_beats_mlflow_yaml() -> None:
-    MLFLOW_FILE.write_text("experiment: from-mlflow\n")
-    assert load_tracking({"experiment": "typed"}).experiment == "typed"
-    assert load_tracking().experiment == "from-mlflow"
+def test_a_study_file_beats_mlflow_yaml_and_leaves_the_rest_of_it(here: Path) -> None:
+    MLFLOW_FILE.write_text("experiment: from-mlflow\nregistered_model: kept\n")
+    study = here / "study.yaml"
+    study.write_text("tracking: {experiment: from-study}\n")
+    tracking = load_settings(study, {}).tracking
+    assert (tracking.experiment, tracking.registered_model) == ("from-study", "kept")
 
 
 def test_only_the_mlflow_yaml_of_the_current_folder_counts(
