@@ -8,11 +8,12 @@ import warnings
 from collections.abc import Sequence
 
 import optuna
-from optuna.samplers import BaseSampler, CmaEsSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState
 
 from search.gaussian_process import GaussianProcessSampler
 from search.grid import GridExhausted, GridSampler
+from search.quasi_random import SobolSampler
 from search.records import EpochReport, State
 from search.space import Space
 from spaces.config import TrialConfig
@@ -33,8 +34,9 @@ def derived_seed(seed: int, *purpose: object) -> int:
 class Sampler:
     """Proposes trial after trial; one Optuna study in memory, rebuilt by asking and telling again.
 
-    Before each proposal Optuna's sampler is made anew from a seed that follows from the study's
-    seed and the trial's number, so that there is no hidden state to save.
+    Optuna's samplers are made anew before each proposal, from a seed that follows from the study's
+    seed and the trial's number; grid and Sobol sequence depend on the order of proposals only. So
+    there is no hidden state to save.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class Sampler:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._name, self._space, self._shape, self._seed = name, space, image_shape, seed
         self._grid = GridSampler(derived_seed(seed, "grid"))
+        self._sobol = SobolSampler(derived_seed(seed, "qmc"))
         self._study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed))
         self._open: dict[int, optuna.Trial] = {}
 
@@ -113,14 +116,7 @@ class Sampler:
         if self._name == "cmaes":
             return CmaEsSampler(seed=seed, warn_independent_sampling=False)
         if self._name == "qmc":
-            # One sequence for the whole study: its position is kept by Optuna's study.
-            return QMCSampler(
-                qmc_type="sobol",
-                scramble=True,
-                seed=derived_seed(self._seed, "qmc"),
-                independent_sampler=RandomSampler(seed),
-                warn_independent_sampling=False,
-            )
+            return self._sobol
         return RandomSampler(seed)
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import math
+import operator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -112,6 +114,30 @@ def test_no_field_can_be_assigned(field: str) -> None:
         setattr(config, field, getattr(config, field))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda extra: operator.setitem(extra, "b", 2),
+        lambda extra: operator.delitem(extra, "a"),
+        lambda extra: operator.ior(extra, {"b": 2}),
+        lambda extra: extra.update(b=2),
+        lambda extra: extra.setdefault("b", 2),
+        lambda extra: extra.pop("a"),
+        lambda extra: extra.popitem(),
+        lambda extra: extra.clear(),
+    ],
+    ids=["set", "del", "|=", "update", "setdefault", "pop", "popitem", "clear"],
+)
+def test_extra_cannot_be_changed_behind_the_back_of_the_id(
+    change: Callable[[dict[str, Any]], object],
+) -> None:
+    config = TrialConfig(extra={"a": 1})
+    before = config.config_id
+    with pytest.raises(TypeError, match="frozen"):
+        change(config.extra)
+    assert config.config_id == before
+
+
 def test_canonical_json_leaves_out_what_is_at_its_default() -> None:
     assert TrialConfig().canonical_json == "{}"
     assert TrialConfig(hidden=(128,), batch_size=32, dropout=0.0).canonical_json == "{}"
@@ -136,6 +162,13 @@ def test_config_ids_of_earlier_versions_stay_what_they_were() -> None:
 def test_config_id_does_not_depend_on_how_a_number_or_sequence_was_written() -> None:
     written = TrialConfig.model_validate({"learning_rate": 1, "hidden": [8, 4]})
     assert written.config_id == TrialConfig(learning_rate=1.0, hidden=(8, 4)).config_id
+
+
+@pytest.mark.parametrize(("one", "other"), [(1, 1.0), (1, True), (0.0, False), (1, 1)])
+def test_configurations_are_equal_exactly_where_their_ids_are(one: Any, other: Any) -> None:
+    first, second = TrialConfig(extra={"n": one}), TrialConfig(extra={"n": other})
+    assert (first == second) == (first.config_id == second.config_id)
+    assert len({first, second}) == len({first.config_id, second.config_id})
 
 
 def test_the_order_of_layers_matters() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import gzip
+import io
 import os
 import pickle
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
@@ -529,12 +531,45 @@ def damaged_archive(content: bytes) -> bytes:
     return content[:start] + b"\xaa" * 16 + content[start + 16 :]
 
 
+def flagged(flag: int) -> Callable[[bytes], bytes]:
+    """Sets a flag of the archive's first member, in its own header and in the directory."""
+
+    def change(content: bytes) -> bytes:
+        changed = bytearray(content)
+        changed[content.index(b"PK\x03\x04") + 6] |= flag
+        changed[content.index(b"PK\x01\x02") + 8] |= flag
+        return bytes(changed)
+
+    return change
+
+
+def single_array(_: bytes) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.zeros(3))
+    return file.getvalue()
+
+
+def archive_of_text(_: bytes) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for key in ARRAYS:
+            archive.writestr(f"{key}.npy", b"no array")
+    return file.getvalue()
+
+
 DAMAGED_NPZ: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda _: b"",
+    "cut in half": lambda b: b[: len(b) // 2],
+    "without its directory": lambda b: b[:-22],
+    "only its first four bytes": lambda _: b"PK\x03\x04",
     "text": lambda _: b"<!doctype html><title>404</title>",
     "first bytes missing": lambda b: b[100:],
     "wrong checksum": damaged_archive,
     "a pickle": lambda _: pickle.dumps(small_arrays()),
+    "a single array": single_array,
+    "members that are no arrays": archive_of_text,
+    "said to be encrypted": flagged(0x01),
+    "said to be a patch": flagged(0x20),
 }
 
 
@@ -543,6 +578,16 @@ def test_a_damaged_npz_file_is_named(tmp_path: Path, damage: str) -> None:
     path = write_npz(tmp_path)
     path.write_bytes(DAMAGED_NPZ[damage](path.read_bytes()))
     assert str(path) in load_error(tmp_path)
+
+
+@pytest.mark.parametrize("damage", DAMAGED_NPZ)
+def test_a_damaged_npz_file_is_not_left_open(tmp_path: Path, damage: str) -> None:
+    path = write_npz(tmp_path)
+    path.write_bytes(DAMAGED_NPZ[damage](path.read_bytes()))
+    with pytest.raises(DataError) as caught:
+        load("mnist", tmp_path, 0)
+    still_open = {file.path for file in psutil.Process().open_files()}
+    assert str(path.resolve()) not in still_open, caught.value  # which keeps its frames alive
 
 
 @pytest.mark.parametrize("missing", ARRAYS)
@@ -633,6 +678,16 @@ def test_arrays_that_do_not_fit_together_name_data_set_part_and_figures(
     message = load_error(tmp_path)
     for part in ("mnist", *clues):
         assert part in message
+
+
+@pytest.mark.parametrize("beyond", [2**32, -(2**32)])
+def test_labels_that_would_wrap_around_to_sound_ones_are_refused(
+    tmp_path: Path, beyond: int
+) -> None:
+    path = write_npz(tmp_path, y_train=np.arange(60, dtype=np.int64) % 10 + beyond)
+    message = load_error(tmp_path)
+    assert str(path) in message
+    assert str(beyond) in message
 
 
 def test_too_few_images_for_a_stratified_split_say_how_many_are_needed(tmp_path: Path) -> None:

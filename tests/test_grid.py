@@ -179,6 +179,14 @@ def test_grid_values_never_leave_their_range_and_include_its_ends(
     assert (found[0], found[-1]) == (distribution.low, distribution.high)
 
 
+@pytest.mark.parametrize("high", [0.3, 0.7])
+def test_grid_values_with_a_step_do_not_leave_their_range_by_rounding(high: float) -> None:
+    distribution = FloatDistribution(0.0, high, step=0.1)
+    found = grid_values(distribution)
+    assert (found[0], found[-1]) == (0.0, high)
+    assert all(distribution._contains(value) for value in found)
+
+
 def test_an_unknown_kind_of_parameter_is_refused_by_name() -> None:
     class OddDistribution(BaseDistribution):
         def to_internal_repr(self, param_value_in_external_repr: Any) -> float:

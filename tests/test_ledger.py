@@ -355,6 +355,16 @@ def test_first_totals_that_arrive_between_reading_and_marking_stay_undelivered(
     assert len(ledger.undelivered(STUDY, 10)) == 1
 
 
+def test_compiled_settings_that_arrive_between_reading_and_marking_stay_undelivered(
+    ledger: Ledger,
+) -> None:
+    [delivery] = ledger.undelivered(STUDY, 10)
+    ledger.append(STUDY, 0, make_report(compiled={"learning_rate": 0.1}))
+    ledger.mark_delivered(STUDY, delivery)
+    [left] = ledger.undelivered(STUDY, 10)
+    assert left.trial.compiled == {"learning_rate": 0.1}
+
+
 def test_totals_that_are_not_a_number_can_be_marked_delivered(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals(roc_auc_ovo=math.nan)))
     ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
@@ -442,6 +452,34 @@ def test_a_ledger_of_another_version_is_refused_with_the_way_out(path: Path) -> 
         assert part in str(caught.value)
 
 
+def tables(path: Path) -> list[str]:
+    connection = sqlite3.connect(path)
+    found = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    connection.close()
+    return [name for (name,) in found]
+
+
+def test_a_ledger_of_another_version_gets_no_tables_of_this_one(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE meta (schema_version INTEGER PRIMARY KEY)")
+        connection.execute("INSERT INTO meta VALUES (99)")
+    connection.close()
+    with pytest.raises(ConfigError, match="schema version 99"):
+        Ledger(path)
+    assert tables(path) == ["meta"]
+
+
+def test_a_database_of_something_else_is_refused_and_gets_no_tables(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE colours (name TEXT)")
+    connection.close()
+    with pytest.raises(ConfigError, match=r"ledger\.db is a database, but not one of Podium's"):
+        Ledger(path).close()
+    assert tables(path) == ["colours"]
+
+
 @pytest.mark.parametrize(
     "content",
     [b"not a database at all, but long enough" * 200, b"SQLite format 3\0" + b"\xff" * 4096],
@@ -462,6 +500,13 @@ def test_a_folder_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.db").mkdir()
     with pytest.raises(ConfigError, match=r"ledger\.db cannot be used as a ledger"):
         Ledger(tmp_path / "ledger.db")
+
+
+def test_a_file_in_place_of_the_folder_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("mine")
+    with pytest.raises(ConfigError, match=r"runs cannot be made: "):
+        Ledger(tmp_path / "runs" / "ledger.db")
+    assert (tmp_path / "runs").read_text() == "mine"
 
 
 def test_a_database_whose_tables_are_others_is_refused(tmp_path: Path) -> None:

@@ -303,6 +303,31 @@ def test_a_configuration_cannot_break_the_markdown_table_it_stands_in(
     assert sum(line.startswith("#") for line in markdown.splitlines()) == 5
 
 
+@pytest.mark.parametrize(
+    "text", [SCRIPT, "a|b", "two\nlines\n\n# heading", "[click](javascript:alert(1))"]
+)
+def test_names_sentences_and_reasons_cannot_break_the_markdown_they_stand_in(
+    tmp_path: Path, text: str
+) -> None:
+    recommendation = with_reason(make_recommendation(WINNER, BASELINE), text)
+    markdown, _ = written(
+        tmp_path,
+        study=text,
+        recommendation=replace(recommendation, policy="best-mean"),
+        verdict=replace(VERDICT, sentence=text),
+    )
+    shown = " ".join(text.split())
+    title, sentence, summary = [unescape(line) for line in markdown.splitlines() if line][:3]
+    assert (title, sentence) == (f"# {shown}", f"**{shown}**")
+    assert summary.startswith(f"{shown} Policy: best-mean.")
+    reasons = [unescape(row[6]) for row in table_rows(markdown) if len(row) == 7][2:]
+    assert reasons == [shown, shown]
+    assert {len(cells) for cells in table_rows(markdown)} == {3, 6, 7}
+    assert sum(line.startswith("#") for line in markdown.splitlines()) == 5
+    assert "<script" not in markdown
+    assert "[click" not in markdown
+
+
 @pytest.mark.parametrize("text", [SCRIPT, "a|b", "two\nlines\n\n# heading"])
 def test_a_fact_stays_in_its_line_of_the_markdown_list(tmp_path: Path, text: str) -> None:
     markdown, _ = written(tmp_path, facts={"data": text, "versions": {"numpy": text}})

@@ -12,6 +12,7 @@ from optuna.trial import TrialState
 from search.records import ConfigError, State
 from search.sampler import Sampler, check_space, derived_seed
 from search.settings import SAMPLERS
+from search.space import find_space, open_space
 from spaces.config import TrialConfig
 from tests.builders import make_epoch, make_space
 
@@ -26,6 +27,14 @@ def small(trial: optuna.Trial) -> TrialConfig:
         hidden=tuple(trial.suggest_int(f"units_{i}", 8, 64, log=True) for i in range(depth)),
         batch_size=trial.suggest_categorical("batch_size", [16, 32]),
         learning_rate=trial.suggest_float("learning_rate", 1e-4, 1e-1, log=True),
+    )
+
+
+def deep(trial: optuna.Trial) -> TrialConfig:
+    """Most of its parameters exist only in some trials."""
+    depth = trial.suggest_int("depth", 1, 5)
+    return TrialConfig(
+        hidden=tuple(trial.suggest_int(f"units_{i}", 16, 1024, log=True) for i in range(depth))
     )
 
 
@@ -201,6 +210,33 @@ def test_what_was_told_changes_what_is_proposed(name: str) -> None:
 def test_random_search_proposes_for_a_number_whatever_came_before() -> None:
     _, configs = run_once("random", 1)
     assert Sampler("random", make_space(small), SHAPE, seed=1).ask(9) == configs[9]
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_quasi_random_trials_that_run_at_the_same_time_are_different_ones(seed: int) -> None:
+    sampler = Sampler("qmc", open_space(find_space("mlp")), SHAPE, seed)
+    configs = [sampler.ask(number) for number in range(8)]
+    assert len({config.config_id for config in configs if config}) == 8
+
+
+@pytest.mark.parametrize("value", [None, math.nan])
+def test_a_completed_trial_without_a_value_is_a_failure_to_optuna(value: float | None) -> None:
+    sampler = Sampler("random", make_space(small), SHAPE, seed=0)
+    sampler.ask(0)
+    sampler.tell(0, State.COMPLETED, value)
+    assert [trial.state for trial in sampler._study.trials] == [TrialState.FAIL]
+
+
+def test_quasi_random_search_varies_parameters_that_only_some_trials_have() -> None:
+    sampler = Sampler("qmc", make_space(deep), SHAPE, seed=0)
+    seen: list[set[int]] = [set() for _ in range(5)]
+    for number in range(32):
+        config = sampler.ask(number)
+        assert config is not None
+        sampler.tell(number, State.COMPLETED, 0.5)
+        for units, found in zip(config.hidden, seen, strict=False):
+            found.add(units)
+    assert min(len(found) for found in seen) > 1
 
 
 # The grid

@@ -243,6 +243,13 @@ def test_median_rungs_are_evenly_spaced() -> None:
     assert MedianStopping(3, 3).rungs(0) == ()
 
 
+@pytest.mark.parametrize("last", [17, 19, 25])
+def test_median_has_no_more_than_eight_rungs_where_they_do_not_divide_evenly(last: int) -> None:
+    rungs = MedianStopping(2, last).rungs(0)
+    assert rungs[0] == 2
+    assert len(rungs) <= 8
+
+
 # None
 
 

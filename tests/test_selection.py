@@ -239,6 +239,14 @@ def test_one_standard_error_says_how_much_larger_the_others_are() -> None:
     assert recommendation.summary.startswith("Recommended: the baseline, 500 parameters")
 
 
+def test_one_standard_error_does_not_call_the_best_no_better_where_it_is_hardly_larger() -> None:
+    best = make_candidate([0.905, 0.915, 0.925], 103)
+    baseline = make_candidate([0.90, 0.91, 0.92], 100, is_baseline=True)
+    recommendation = recommend([baseline, best], "one-standard-error", FRACTION)
+    assert recommendation.winner is baseline
+    assert recommendation.ranked[0].reason == "Not chosen: the best mean, but slightly larger."
+
+
 def test_best_mean_takes_the_highest_whatever_its_size() -> None:
     near = make_candidate([0.9399] * 3, 1, is_baseline=True)
     recommendation = recommend([near, BEST], "best-mean", FRACTION)
@@ -402,6 +410,40 @@ def test_confirmed_candidates_pair_the_runs_in_the_order_of_their_numbers() -> N
         Candidate(BASELINE, (0.90, 0.91, 0.92), (1, 2, 3), 700, None, True),
         Candidate(OTHER, (0.93, 0.94, 0.95), (4, 5, 6), 300, 0.97, False),
     ]
+
+
+def test_the_accuracy_in_the_search_is_the_best_one_that_made_it_a_finalist() -> None:
+    trials = [
+        make_trial(0, config=OTHER, val_accuracy=0.95),
+        make_trial(1, config=OTHER, val_accuracy=0.90),
+        *confirmed(BASELINE, 0.80, 0.80, start=2),
+        *confirmed(OTHER, 0.90, 0.90, start=4),
+    ]
+    [_, found] = confirmed_candidates(trials, BASELINE.config_id)
+    assert (found.config, found.search_accuracy) == (OTHER, 0.95)
+
+
+def test_a_baseline_that_the_search_came_upon_is_no_finalist_of_it() -> None:
+    trials = [
+        make_trial(0, config=BASELINE, val_accuracy=0.95),
+        *confirmed(BASELINE, 0.80, 0.80, start=1),
+    ]
+    [found] = confirmed_candidates(trials, BASELINE.config_id)
+    assert found.is_baseline
+    assert found.search_accuracy is None
+
+
+@pytest.mark.parametrize("values", [(0.93,), (0.93, 0.94)], ids=["one run", "two runs"])
+def test_a_configuration_with_fewer_runs_than_the_baseline_is_left_out(
+    values: tuple[float, ...],
+) -> None:
+    trials = [
+        *confirmed(BASELINE, 0.90, 0.91, 0.92, start=0),
+        *confirmed(OTHER, *values, start=3),
+    ]
+    found = confirmed_candidates(trials, BASELINE.config_id)
+    assert [candidate.config for candidate in found] == [BASELINE]
+    assert recommend(found, "one-standard-error", FRACTION).winner.is_baseline
 
 
 def test_a_configuration_of_which_a_run_failed_is_left_out() -> None:

@@ -102,6 +102,10 @@ def test_a_study_file_may_spell_names_like_flags() -> None:
     assert (settings.max_epochs, settings.first_rung, settings.cpus_per_trial) == (9, 3, 2)
 
 
+def test_tracking_in_a_study_file_may_spell_names_like_flags() -> None:
+    assert from_file("tracking: {registered-model: mine}").tracking.registered_model == "mine"
+
+
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n", "{}", "tracking:\n"])
 def test_an_empty_study_file_means_defaults(text: str) -> None:
     assert from_file(text) == StudySettings()
@@ -159,7 +163,27 @@ def test_an_unknown_key_under_tracking_is_refused() -> None:
     assert "'tracking_uri'" in message
 
 
-@pytest.mark.parametrize("text", ["tracking: sqlite:///x.db", "tracking: 3", "tracking: [a]"])
+def test_an_unknown_key_under_tracking_is_blamed_on_the_study_file() -> None:
+    MLFLOW_FILE.write_text("experiment: innocent\n")
+    message = complaint("tracking: {experimnt: x}")
+    assert message.startswith(f"{STUDY_FILE}: tracking: ")
+    assert str(MLFLOW_FILE) not in message
+
+
+def test_an_unknown_key_under_tracking_that_is_a_number_is_named() -> None:
+    assert "'1'" in complaint("tracking: {1: 2}")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "tracking: sqlite:///x.db",
+        "tracking: 3",
+        "tracking: 0",
+        "tracking: [a]",
+        "tracking: []",
+    ],
+)
 def test_tracking_that_is_no_mapping_is_refused(text: str) -> None:
     message = complaint(text)
     assert str(STUDY_FILE) in message
@@ -199,6 +223,20 @@ def test_an_impossible_number_is_refused_by_name_and_value(name: str, value: Any
     for message in (complaint(f"{name}: {value}"), complaint(**{name.replace("-", "_"): value})):
         assert f"{name} is {value!r}" in message
         assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["trials", "concurrent"])
+@pytest.mark.parametrize("word", ["true", "yes"])
+def test_yes_is_not_taken_for_the_number_one(name: str, word: str) -> None:
+    message = complaint(f"{name}: {word}")
+    assert f"{name} is True" in message
+    assert "yes or no" in message
+
+
+def test_a_wrong_flag_is_not_blamed_on_the_study_file() -> None:
+    message = complaint("trials: 5", trials=0)
+    assert "trials is 0" in message
+    assert str(STUDY_FILE) not in message
 
 
 @pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
@@ -297,7 +335,21 @@ def test_a_model_name_that_mlflow_could_not_address_is_refused(name: str) -> Non
 # Files
 
 
-@pytest.mark.parametrize("text", ["a: [1, 2", "a: 'x", "\ttrials: 1", "a: b: c", "\x00", "%"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1, 2",
+        "a: 'x",
+        "\ttrials: 1",
+        "a: b: c",
+        "\x00",
+        "%",
+        "trials: 2024-13-45",
+        "trials: 0b_",
+        "trials: !!int foo",
+        pytest.param("trials: " + "[" * 5000, id="nested too deeply"),
+    ],
+)
 @pytest.mark.parametrize("path", [STUDY_FILE, MLFLOW_FILE], ids=str)
 def test_damaged_yaml_names_its_file_in_one_line(path: Path, text: str) -> None:
     path.write_text(text)

@@ -90,6 +90,19 @@ def test_a_file_does_not_hide_an_installed_module_of_its_name() -> None:
     assert not hasattr(sys.modules["json"], "baseline")
 
 
+@pytest.mark.parametrize("first_line", ["", "from __future__ import annotations\n"])
+def test_a_file_may_define_a_dataclass(first_line: str) -> None:
+    text = "from dataclasses import dataclass\n\n@dataclass\nclass Layer:\n    units: int = 1\n"
+    space = open_space(find_space(write("layered.py", first_line + text + GOOD)))
+    assert space.baseline_config() == TrialConfig(hidden=(7,))
+
+
+def test_a_file_does_not_inherit_the_future_imports_of_podium() -> None:
+    text = GOOD.replace("suggest(trial)", "suggest(trial: int)")
+    space = open_space(find_space(write("annotated.py", text)))
+    assert space.suggest.__annotations__ == {"trial": int}
+
+
 def test_a_module_in_the_current_folder_opens_by_name() -> None:
     write("neighbour_space.py", GOOD)
     space = open_space(find_space("neighbour_space"))
@@ -123,6 +136,13 @@ def test_an_unknown_module_is_called_an_unknown_space(name: str) -> None:
     message = message_of(name)
     assert "Unknown space" in message
     assert name in message
+
+
+def test_a_missing_library_whose_name_begins_that_of_the_space_is_not_taken_for_the_space() -> None:
+    write("torchless_space.py", "import torchless\n")
+    message = message_of("torchless_space")
+    assert "No module named 'torchless'" in message
+    assert "Unknown space" not in message
 
 
 def test_an_empty_name_is_refused() -> None:
@@ -161,8 +181,9 @@ def test_a_file_that_is_not_text_is_named() -> None:
         ("1 / 0\n", "ZeroDivisionError"),
         ("import no_such_library\n", "no_such_library"),
         ("a = b\n", "'b' is not defined"),
+        ("import sys\nsys.exit(3)\n", "SystemExit: 3"),
     ],
-    ids=["syntax", "raises", "divides", "imports", "names"],
+    ids=["syntax", "raises", "divides", "imports", "names", "exits"],
 )
 @pytest.mark.parametrize("as_file", [True, False], ids=["file", "module"])
 def test_a_space_that_cannot_be_run_is_named_with_its_error(
@@ -228,3 +249,8 @@ def test_a_bad_space_ends_the_command_with_the_code_for_settings() -> None:
     with pytest.raises(ConfigError) as caught:
         open_space(find_space("mpl"))
     assert caught.value.exit_code == 2
+
+
+def test_a_path_that_no_file_can_have_is_refused() -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        find_space("a\0.py")

@@ -131,3 +131,9 @@ def test_a_model_that_was_not_examined_is_no_verdict(missing: Candidate) -> None
 def test_a_proportion_is_read_with_its_interval() -> None:
     text = with_interval(Interval(0.97531, 0.97214, 0.97816))
     assert text == "97.53% (95% interval 97.21% to 97.82%)"
+
+
+def test_a_model_that_is_surely_worse_than_the_baseline_is_not_called_to_be_shipped() -> None:
+    sentence = judged(set(range(10)), set()).sentence
+    assert sentence.startswith("Keep the baseline: ")
+    assert WINNER.config.config_id in sentence
