@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 console = Console(soft_wrap=True, highlight=False)
 PIPE_WIDTH = 160
+UNBROKEN = 16
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -116,7 +117,7 @@ def run(
     if outcome.recommendation is not None:
         print_recommendation(outcome.recommendation)
     if outcome.verdict is not None:
-        say(f"\nVerdict: {outcome.verdict.sentence}")
+        tell(f"\nVerdict: {outcome.verdict.sentence}")
         if outcome.verdict.openings > 1:
             say(f"This test split has now been opened {outcome.verdict.openings} times.")
     else:
@@ -167,8 +168,8 @@ def status(
     say(f"Fingerprint {record.facts['fingerprint']}.")
     say(f"Its test split was opened {len(openings)} times, by all studies together.")
     if record.outcome:
-        say(str(record.outcome["summary"]))
-        say(f"Verdict: {record.outcome['verdict']['sentence']}")
+        tell(str(record.outcome["summary"]))
+        tell(f"Verdict: {record.outcome['verdict']['sentence']}")
 
 
 @app.command(
@@ -268,28 +269,38 @@ def data() -> None:
 
 
 def say(text: str) -> None:
-    """Prints a line as it is."""
+    """Prints a line as it is, however long: a path or a command stays whole."""
     console.print(text, markup=False)
 
 
+def tell(text: str) -> None:
+    """Prints prose, broken between words where there is a terminal."""
+    console.print(text, markup=False, soft_wrap=not console.is_terminal)
+
+
 def print_recommendation(recommendation: Any) -> None:
-    """Prints the candidates with the reasons, and the choice."""
+    """Prints the candidates, the reason for each, and the choice."""
     from search.selection import percent, points
 
+    names = [
+        "baseline" if r.candidate.is_baseline else r.candidate.config.config_id
+        for r in recommendation.ranked
+    ]
     rows = [
         {
-            "candidate": "baseline" if r.candidate.is_baseline else r.candidate.config.config_id,
-            "configuration": r.candidate.config.summary,
+            "candidate": name,
             "parameters": f"{r.candidate.parameters:,}",
             "validation": percent(r.candidate.mean),
             "standard error": points(r.standard_error),
-            "decision": r.reason,
+            "configuration": r.candidate.config.summary,
         }
-        for index, r in enumerate(recommendation.ranked)
+        for name, r in zip(names, recommendation.ranked, strict=True)
     ]
     say(f"\nConfirmed on {len(recommendation.winner.accuracies)} fresh seeds:")
     print_rows(rows, Format.TABLE)
-    say(recommendation.summary)
+    for name, r in zip(names, recommendation.ranked, strict=True):
+        tell(f"- {name}: {r.reason[0].lower()}{r.reason[1:]}")
+    tell(recommendation.summary)
 
 
 def trials_of(ledger: Any, find_study: Callable[[Any, str], Any], name: str) -> Sequence[Any]:
@@ -363,12 +374,13 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
     table = Table(box=None, pad_edge=False)
     for name in names:
         numeric = all(isinstance(row[name], int | float | type(None)) for row in rows)
-        last = name == names[-1]
+        longest = max((len(_cell(row[name])) for row in rows), default=0)
         table.add_column(
             name.replace("_", " "),
             justify="right" if numeric else "left",
-            overflow="fold" if last else "ellipsis",
-            no_wrap=not last,
+            overflow="fold",
+            no_wrap=longest <= UNBROKEN,
+            min_width=min(longest, UNBROKEN),
         )
     for line in cells:
         table.add_row(*(c.replace("[", "\\[") for c in line))

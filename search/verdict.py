@@ -77,17 +77,19 @@ def _sentence(
         )
     difference = accuracy.value - baseline_accuracy.value
     side = "more" if difference >= 0 else "fewer"
-    first_words = f"Ship configuration {winner.config.config_id}: it"
-    if p_value < SIGNIFICANT and difference < 0:
-        first_words = (
-            f"Keep the baseline: configuration {winner.config.config_id}, chosen on validation,"
+    name = f"configuration {winner.config.config_id}"
+    if p_value >= SIGNIFICANT:
+        opening = (
+            f"Recommended is {name}, but the test split does not tell it from the baseline: it"
         )
-    if p_value < SIGNIFICANT:
-        sure = f"more than chance explains (exact McNemar test, p = {p_value:.2g})"
-    else:
         sure = f"which chance alone could explain (exact McNemar test, p = {p_value:.2f})"
+    else:
+        opening = (
+            f"Ship {name}: it" if difference > 0 else f"Keep the baseline: {name}, recommended,"
+        )
+        sure = f"more than chance explains (exact McNemar test, p = {p_value:.2g})"
     return (
-        f"{first_words} gets {measured}, "
-        f"{points(abs(difference))} {side} than the baseline ({percent(baseline_accuracy.value)}), "
-        f"{sure}, with {winner.parameters:,} parameters against {baseline.parameters:,}."
+        f"{opening} gets {measured}, {points(abs(difference))} {side} than the baseline "
+        f"({percent(baseline_accuracy.value)}), {sure}, with {winner.parameters:,} parameters "
+        f"against {baseline.parameters:,}."
     )
