@@ -24,8 +24,10 @@ GOAL = 1.10
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=100)
+    parser.add_argument("--trials", type=int, default=100, help="at least 20")
     arguments = parser.parse_args()
+    if arguments.trials < 20:
+        parser.error("--trials must be at least 20")
     data = load("digits", None, seed=0).training
     source = find_space("mlp")
     sampler = Sampler("random", open_space(source), data.image_shape, seed=0)
@@ -41,7 +43,7 @@ def main() -> None:
         while not (report := worker.step()).final:
             pass
         if report.failure:
-            print(f"{number:>5}  failed: {report.failure}")
+            raise SystemExit(f"trial {number} failed: {report.failure}")
         resident = process.memory_info().rss / 1e6
         if number == 9:
             tenth = resident

@@ -24,7 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
-    help="Search hyperparameters on a Ray cluster, and end in a decision.",
+    help="Search hyperparameters on a Ray cluster, and end in a decision. "
+    "Examples: `podium run`, `podium status`, `podium ui`.",
     epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed, "
     "130 interrupted.",
 )
@@ -51,9 +52,6 @@ def main() -> None:
     except PodiumError as error:
         errors.print(f"podium: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise SystemExit(0) from None
 
 
 @app.command(
@@ -130,7 +128,7 @@ def run(
     if outcome.trouble is not None:
         errors.print(f"podium: MLflow does not have everything: {outcome.trouble}", markup=False)
     say("\nNext:")
-    say("  podium ui                                  trials and charts in MLflow")
+    say(f"  podium ui {'' if launch.settings.tracking == load_tracking() else outcome.name}")
     say(f"  podium compare {outcome.name}")
     if outcome.recommendation is not None:
         say(f"  podium recommend {outcome.name} --policy best-mean")
@@ -191,8 +189,9 @@ def compare(
     names = studies or [s.name for s in ledger.studies()[:1]]
     rows = [trial_row(name, t) for name in names for t in trials_of(ledger, find_study, name)]
     key = sort.removeprefix("-").replace("-", "_")
-    if rows and key not in rows[0]:
-        raise ConfigError(f"Unknown column {key!r}.{nearest(key, rows[0])}")
+    columns = [name for name in rows[0] if name != "config"] if rows else [key]
+    if key not in columns:
+        raise ConfigError(f"Unknown column {key!r}.{nearest(key, columns)}")
     # Objects, so that a whole number next to a missing one stays whole.
     frame = pd.DataFrame(rows, dtype=object)
     if rows:
@@ -223,13 +222,22 @@ def recommend(
         say(f"\nThe study's own policy recommended {shipped}; the registered model is that one.")
 
 
-@app.command(epilog="Examples: `podium ui`, `podium ui --port 5001`")
+@app.command(epilog="Examples: `podium ui`, `podium ui --port 5001`, `podium ui STUDY`")
 def ui(
+    study: Annotated[
+        str | None, typer.Argument(help="A study that was tracked elsewhere. [mlflow.yaml's store]")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port to listen on.", min=1, max=65535)] = 5000,
 ) -> None:
     """Serve MLflow's UI on the store that studies of this folder are tracked in."""
     settings = load_tracking()
+    if study is not None:
+        from search.settings import TrackingSettings
+        from search.study import existing_ledger, find_study
+
+        record = find_study(existing_ledger(), study)
+        settings = TrackingSettings.model_validate(record.settings["tracking"])
     if settings.tracking_uri.startswith(("http://", "https://")):
         say(f"Studies are tracked on a server, which has its own UI: {settings.tracking_uri}")
         return
@@ -247,7 +255,7 @@ def ui(
     )  # fmt: skip
 
 
-@app.command()
+@app.command(epilog="Example: `podium spaces`, then `podium run --space cnn`")
 def spaces() -> None:
     """List the built-in spaces and their baselines."""
     from search.space import BUILT_IN, find_space, open_space
@@ -260,7 +268,7 @@ def spaces() -> None:
     say("Your own: --space path/to/file.py or --space package.module, with suggest and baseline.")
 
 
-@app.command()
+@app.command(epilog="Example: `podium data`, then `podium run --data mnist --data-dir data`")
 def data() -> None:
     """List the data sets."""
     from search.data import DATASET_NOTES
@@ -355,7 +363,9 @@ def brief(row: dict[str, Any], with_study: bool) -> dict[str, Any]:
 def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
     """Prints rows with the same keys."""
     if format is Format.JSON:
-        sys.stdout.write(json.dumps(rows, indent=2) + "\n")
+        # JSON has no NaN.
+        known = [{k: None if v != v else v for k, v in row.items()} for row in rows]
+        sys.stdout.write(json.dumps(known, indent=2, allow_nan=False) + "\n")
         return
     names = list(rows[0]) if rows else []
     if format is Format.CSV:

@@ -77,6 +77,9 @@ class ProgressView:
             f"{ended.get(State.STOPPED, 0)} stopped early",
             f"{progress.running} running",
         ]
+        if progress.rungs:
+            rungs = [f"{count} at {epoch}" for epoch, count in list(progress.rungs.items())]
+            parts.append(f"rungs {' '.join(rungs)}")
         if ended.get(State.FAILED):
             parts.append(f"{ended[State.FAILED]} failed")
         if progress.confirm_total:

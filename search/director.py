@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from search.data import VALIDATION_FRACTION, LoadedData
 from search.ledger import Ledger
 from search.records import (
     Assignment,
+    ConfigError,
     Examination,
     Phase,
     Recommendation,
@@ -105,6 +106,7 @@ class StudyDirector:
         self._queue: list[Assignment] = []
         self._confirming: list[TrialConfig] = []
         self._finalists_chosen = False
+        self._retried: set[tuple[str, int]] = set()
         self._models: dict[str, tuple[float, bytes]] = {}
         self._finished = False
         self.recommendation: Recommendation | None = None
@@ -153,6 +155,12 @@ class StudyDirector:
         if isinstance(job, Examination):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
         self._end(job, State.FAILED, reason)
+        again = (job.config.config_id, job.seed)
+        if job.phase is Phase.CONFIRM and again not in self._retried:
+            # Its seed is shared with the other candidates, which are compared pair by pair.
+            self._retried.add(again)
+            self._queue.insert(0, replace(job, number=next(self._numbers)))
+            self.progress.confirm_total += 1
 
     def close_open_trials(self, reason: str) -> None:
         """Records the trials that are still open as failed, when a study ends before its end."""
@@ -168,7 +176,10 @@ class StudyDirector:
         asked = len(self._open) + len(self._ended)
         if asked < self._settings.trials:
             number = next(self._numbers)
-            config = self._sampler.ask(number)
+            try:
+                config = self._sampler.ask(number)
+            except ConfigError as error:
+                raise StudyFailed(str(error)) from error
             if config is not None:
                 return Assignment(
                     number=number,
@@ -217,7 +228,8 @@ class StudyDirector:
     def _give_up_if_hopeless(self) -> None:
         ended = self._of_phase(Phase.SEARCH)
         over = self._all_asked and not self._search_open()
-        if (len(ended) >= HOPELESS_AFTER or over) and all(e.state is State.FAILED for e in ended):
+        enough = len(ended) >= HOPELESS_AFTER or over
+        if enough and all(e.state is State.FAILED for e in ended):
             reasons = [e.reason or "unknown" for e in ended]
             common = max(set(reasons), key=reasons.count)
             raise StudyFailed(
@@ -237,6 +249,7 @@ class StudyDirector:
         """Once the last trial of the search has ended."""
         if not self._all_asked or self._search_open() or self._finalists_chosen:
             return
+        self._give_up_if_hopeless()
         self._finalists_chosen = True
         if not self._settings.finalists:
             self._finished = True

@@ -120,9 +120,10 @@ class SuccessiveHalving:
 
 
 class MedianStopping:
-    """Stops a trial whose value is below the median at the same rung (Golovin et al., KDD 2017).
+    """Stops a trial whose value is below the median of those that were at the same rung before.
 
-    The median is over the trials that reached the rung before, once there are at least four.
+    A form of the rule of Vizier (Golovin et al., KDD 2017), which compares running averages; it
+    begins once four trials have reached the rung.
     """
 
     def __init__(self, first_rung: int, max_epochs: int) -> None:

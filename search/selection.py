@@ -56,7 +56,7 @@ def mcnemar_p_value(only_first: int, only_second: int) -> float:
 
 
 def confirmed_candidates(trials: Sequence[TrialRecord], baseline_id: str) -> list[Candidate]:
-    """The configurations that were confirmed on all the seeds that the baseline was.
+    """The configurations that were confirmed on all the seeds of the study.
 
     One of which a run failed or is missing is left out: its mean could not be compared.
 
@@ -65,8 +65,8 @@ def confirmed_candidates(trials: Sequence[TrialRecord], baseline_id: str) -> lis
         baseline_id: the `config_id` of the space's default configuration.
 
     Raises:
-        StudyFailed: the baseline has fewer than two runs, so that there is nothing to compare
-            with.
+        StudyFailed: the baseline is not confirmed on all the seeds, at least two, so that there is
+            nothing to compare with.
     """
     searched: dict[str, float] = {}
     runs: dict[str, list[TrialRecord]] = {}
@@ -77,34 +77,38 @@ def confirmed_candidates(trials: Sequence[TrialRecord], baseline_id: str) -> lis
         elif trial.totals is not None:
             accuracy = trial.totals.val_accuracy
             searched[config_id] = max(accuracy, searched.get(config_id, accuracy))
-    baseline = runs.get(baseline_id, [])
-    seeds = _completed_seeds(baseline)
-    if not baseline:
-        raise StudyFailed("Nothing was confirmed: there is no baseline to compare with.")
-    if len(seeds) < max(2, len(baseline)):
-        reason = next((t.reason for t in baseline if t.reason), "unfinished")
-        raise StudyFailed(f"The baseline failed in confirmation: {reason}")
+    if not runs:
+        raise StudyFailed("Nothing was confirmed.")
+    confirming = [t for group in runs.values() for t in group]
+    seeds = list(dict.fromkeys(_seeds(t) for t in sorted(confirming, key=lambda t: t.number)))
     candidates = []
     for config_id, group in runs.items():
-        totals = [t.totals for t in group if t.totals is not None]
-        if _completed_seeds(group) != seeds or len(totals) != len(seeds):
-            continue
         is_baseline = config_id == baseline_id
+        done = {_seeds(t): t for t in group if t.state is State.COMPLETED and t.totals}
+        if len(done) < max(2, len(seeds)):
+            if is_baseline:
+                reason = next((t.reason for t in group if t.reason), "unfinished")
+                raise StudyFailed(f"The baseline failed in confirmation: {reason}")
+            continue
+        completed = [done[key] for key in seeds]
+        totals = [t.totals for t in completed if t.totals]
         candidates.append(
             Candidate(
                 config=group[0].config,
                 accuracies=tuple(t.val_accuracy for t in totals),
-                trials=tuple(t.number for t in group),
+                trials=tuple(t.number for t in completed),
                 parameters=totals[0].parameters,
                 search_accuracy=None if is_baseline else searched.get(config_id),
                 is_baseline=is_baseline,
             )
         )
+    if not any(c.is_baseline for c in candidates):
+        raise StudyFailed("The baseline was not confirmed: there is no baseline to compare with.")
     return candidates
 
 
-def _completed_seeds(runs: Sequence[TrialRecord]) -> list[tuple[int, int]]:
-    return [(t.seed, t.split_seed) for t in runs if t.state is State.COMPLETED and t.totals]
+def _seeds(trial: TrialRecord) -> tuple[int, int]:
+    return trial.seed, trial.split_seed
 
 
 def recommend(

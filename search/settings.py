@@ -80,6 +80,13 @@ class StudySettings(BaseModel):
             )
         return value
 
+    @field_validator("gpus_per_trial")
+    @classmethod
+    def _gpus_are_shared_or_whole(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError("expected a whole number, or a fraction below 1")
+        return value
+
     @model_validator(mode="after")
     def _first_rung_within_epochs(self) -> StudySettings:
         if self.scheduler != "none" and self.max_epochs < self.first_rung:

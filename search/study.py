@@ -22,6 +22,7 @@ from search.records import (
     PodiumError,
     Recommendation,
     State,
+    StudyFailed,
     Verdict,
 )
 from search.registry import RegisteredModel, register, unpack
@@ -177,7 +178,7 @@ def run_study(launch: Launch, view: View) -> Outcome:
             if not director.is_finished():
                 raise KeyboardInterrupt
         except BaseException as error:
-            reason = str(error) or "interrupted"
+            reason = _reason(error)
             director.close_open_trials(reason)
             ledger.end_study(name, State.FAILED, reason, now_ms())
             with suppress(Exception):  # the study's own error is the one to tell
@@ -200,7 +201,10 @@ def recommend_again(ledger: Ledger, name: str, policy: str | None) -> tuple[Reco
         PodiumError: no such study or policy, or nothing was confirmed.
     """
     study = find_study(ledger, name)
-    candidates = confirmed_candidates(ledger.trials(name), study.facts["baseline"])
+    try:
+        candidates = confirmed_candidates(ledger.trials(name), study.facts["baseline"])
+    except StudyFailed as error:
+        raise ConfigError(f"Study {name}: no recommendation can be made. {error}") from None
     chosen = policy or study.settings.get("policy", "one-standard-error")
     shipped = (study.outcome or {}).get("recommended", "")
     return recommend(candidates, chosen, VALIDATION_FRACTION), shipped
@@ -268,13 +272,13 @@ def _finish(
         model_file=model_file,
     )
     markdown, html = write_report(content, folder)
-    if trouble is None:
+    if tracker.run_id:
         try:
             note = verdict.sentence if verdict else "Search only: nothing was confirmed."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
             tracker.finish("FINISHED", now_ms(), note, metrics, (markdown, html))
         except Exception as error:  # noqa: BLE001 - likewise
-            trouble = one_line(error)
+            trouble = trouble or one_line(error)
     run_id = None if trouble else tracker.run_id
     return Outcome(name, recommendation, verdict, html, model, model_file, run_id, trouble)
 
@@ -389,6 +393,14 @@ def _git(folder: Path, *words: str) -> str:
     except (OSError, subprocess.SubprocessError):
         return ""
     return done.stdout.strip()
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, SystemExit):
+        return "terminated"
+    return str(error) if isinstance(error, PodiumError) else one_line(error)
 
 
 def one_line(error: BaseException) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import re
 import socket
 import threading
 import urllib.error
@@ -24,10 +26,13 @@ CONNECT_SECONDS = 5.0
 TRIALS_PER_ROUND = 50
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
+PARAM_LENGTH = 6000
+KEY_LENGTH = 250
 IDLE_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 RUN_STATUS = {State.COMPLETED: "FINISHED", State.STOPPED: "FINISHED", State.FAILED: "FAILED"}
-DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+SQLITE_MAGIC = b"SQLite format 3\0"
 
 Item = TypeVar("Item")
 
@@ -39,18 +44,24 @@ def check_tracking(settings: TrackingSettings) -> None:
         TrackingError: it does not answer, or is of a kind that MLflow 3 cannot use.
     """
     uri = settings.tracking_uri
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+        port = parts.port
+    except ValueError as error:
+        raise TrackingError(f"Tracking URI {uri!r} is not an address: {error}.") from None
     scheme = parts.scheme.partition("+")[0]
     if scheme in ("http", "https"):
         _check_server(uri)
     elif scheme == "sqlite":
-        folder = sqlite_path(uri).parent
+        path = sqlite_path(uri)
+        _check_sqlite(path)
+        folder = path.parent
         while not folder.exists():
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise TrackingError(f"Tracking URI {uri}: {folder} is not a folder one can write to.")
     elif scheme in DATABASES and parts.hostname:
-        _check_port(uri, parts.hostname, parts.port or {"postgresql": 5432}.get(scheme, 3306))
+        _check_port(uri, parts.hostname, port or DATABASES[scheme])
     else:
         raise TrackingError(
             f"Tracking URI {uri!r}: expected sqlite:///path, a database's URL, or http(s)://host. "
@@ -63,6 +74,18 @@ def sqlite_path(uri: str) -> Path:
     return Path(uri.split(":///", 1)[1]) if ":///" in uri else Path()
 
 
+def _check_sqlite(path: Path) -> None:
+    try:
+        head = b""
+        if path.exists():
+            with path.open("rb") as file:
+                head = file.read(len(SQLITE_MAGIC))
+    except OSError as error:
+        raise TrackingError(f"Tracking database {path}: {error.strerror}.") from None
+    if head and head != SQLITE_MAGIC:
+        raise TrackingError(f"Tracking database {path} is a file, but not an SQLite database.")
+
+
 def _check_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS) as answer:
@@ -71,8 +94,8 @@ def _check_server(uri: str) -> None:
         if error.code in (401, 403):
             return  # It is there; credentials are MLflow's own matter.
         raise TrackingError(f"Tracking URI {uri}: the server answers {error.code}.") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or f"{type(error).__name__} {error}"
         raise TrackingError(
             f"Tracking URI {uri} does not answer ({reason}). Start the server, or correct "
             "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
@@ -233,8 +256,9 @@ class Tracker:
                 run_id = self._create_run(
                     self._study, study.started_ms if study else 0, {"podium.study": self._study}
                 )
-                self._log_params(run_id, self._params)
                 self._ledger.set_study_run(self._study, run_id)
+            self._log_params(run_id, self._params)
+            self.client.log_inputs(run_id, datasets=[self._dataset()])
             self._run_id = run_id
 
     def _create_run(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
@@ -244,7 +268,6 @@ class Tracker:
             run_name=name,
             tags={**self._tags, **tags},
         )
-        self.client.log_inputs(run.info.run_id, datasets=[self._dataset()])
         return str(run.info.run_id)
 
     def _dataset(self) -> DatasetInput:
@@ -258,15 +281,26 @@ class Tracker:
         from mlflow.entities import Param
 
         for part in _chunks(list(params.items()), PARAMS_PER_BATCH):
-            self.client.log_batch(run_id, params=[Param(key, str(value)) for key, value in part])
+            self.client.log_batch(
+                run_id,
+                params=[Param(_key(key), str(value)[:PARAM_LENGTH]) for key, value in part],
+            )
 
     def _deliver_round(self) -> bool:
         deliveries = self._ledger.undelivered(self._study, TRIALS_PER_ROUND)
+        delivered, refusal = 0, None
         for delivery in deliveries:
-            self._deliver(delivery)
+            try:
+                self._deliver(delivery)
+            except Exception as error:  # noqa: BLE001 - one trial must not hold up the others
+                refusal = error
+                continue
             self._ledger.mark_delivered(self._study, delivery)
+            delivered += 1
+        if refusal is not None:
+            raise refusal
         # A trial still running stays undelivered only while something new comes in.
-        return len(deliveries) == TRIALS_PER_ROUND
+        return delivered == TRIALS_PER_ROUND
 
     def _deliver(self, delivery: Delivery) -> None:
         from mlflow.entities import Metric, RunTag
@@ -277,9 +311,11 @@ class Tracker:
             run_id = self._create_run(
                 f"{trial.phase} {trial.number:03d}", trial.started_ms, self._trial_tags(trial)
             )
-            self._log_params(run_id, config_params(trial))
-            self.client.log_dict(run_id, trial.config.model_dump(mode="json"), "config.json")
+            # At once: whatever fails after this is tried again on the same run.
             self._ledger.set_trial_run(self._study, trial.number, run_id)
+            self.client.log_inputs(run_id, datasets=[self._dataset()])
+        # With every delivery: the same value again changes nothing.
+        self._log_params(run_id, config_params(trial))
         metrics = [
             Metric(key, value, item.timestamp_ms, item.epoch)
             for item in delivery.epochs
@@ -300,6 +336,7 @@ class Tracker:
             if trial.reason:
                 tags.append(RunTag("podium.reason", trial.reason))
             self.client.log_batch(run_id, tags=tags)
+            self.client.log_dict(run_id, trial.config.model_dump(mode="json"), "config.json")
             self.client.set_terminated(run_id, RUN_STATUS[trial.state], trial.ended_ms)
 
     def _trial_tags(self, trial: TrialRecord) -> dict[str, str]:
@@ -380,6 +417,11 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> str:
             "name another one in mlflow.yaml."
         )
     return str(existing.experiment_id)
+
+
+def _key(name: str) -> str:
+    """A param's name as MLflow takes it: users may call what is in `extra` as they like."""
+    return re.sub(r"[^\w\-./: ]", "_", name, flags=re.ASCII)[:KEY_LENGTH] or "_"
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[list[Item]]:

@@ -272,11 +272,23 @@ class TrainingRun:
         )
 
     def saved_model(self) -> bytes:
-        """The `.keras` file of the best epoch, without the optimizer's state."""
+        """The `.keras` file of the best epoch, without the optimizer's state.
+
+        Raises:
+            TrialFailed: the model cannot be loaded from it again.
+        """
         self._program.model.set_weights(self._best_weights)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             self._program.model.save(path, include_optimizer=False)
+            try:
+                keras.models.load_model(path, compile=False, safe_mode=True)
+            except Exception as error:
+                raise TrialFailed(
+                    "build() makes a model that cannot be loaded again without its code "
+                    f"({' '.join(str(error).split())[:200]}); Lambda layers and own layer classes "
+                    "do that."
+                ) from error
             return path.read_bytes()
 
 

@@ -65,13 +65,15 @@ class Director(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """What a Ray cluster offers: totals, and the most that one node has."""
+    """What a Ray cluster offers: CPUs and GPUs of each machine."""
 
-    cpus: int
-    gpus: int
-    node_cpus: int
-    node_gpus: int
+    nodes: tuple[tuple[int, int], ...]
     address: str
+
+    @property
+    def cpus(self) -> int:
+        """Of all machines together."""
+        return sum(cpus for cpus, _ in self.nodes)
 
     def concurrency(self, wanted: int | None, cpus_per_trial: int, gpus_per_trial: float) -> int:
         """How many trials run at once.
@@ -79,20 +81,35 @@ class Cluster:
         Raises:
             ConfigError: not even one does.
         """
-        if cpus_per_trial > self.node_cpus:
+        largest = max((cpus for cpus, _ in self.nodes), default=0)
+        if cpus_per_trial > largest:
             raise ConfigError(
                 f"--cpus-per-trial {cpus_per_trial}: the largest machine of the cluster has "
-                f"{self.node_cpus} CPUs."
+                f"{largest} CPUs."
             )
-        if gpus_per_trial > self.node_gpus:
+        most = max((gpus for _, gpus in self.nodes), default=0)
+        if gpus_per_trial > most:
             raise ConfigError(
                 f"--gpus-per-trial {gpus_per_trial:g}: the largest machine of the cluster has "
-                f"{self.node_gpus} GPUs."
+                f"{most} GPUs."
             )
-        fits = self.cpus // cpus_per_trial
-        if gpus_per_trial:
-            fits = min(fits, int(self.gpus / gpus_per_trial))
-        return max(1, min(fits, wanted or fits))
+        fits = sum(_fitting(*node, cpus_per_trial, gpus_per_trial) for node in self.nodes)
+        if not fits:
+            raise ConfigError(
+                f"No machine of the cluster has both {cpus_per_trial} CPUs and "
+                f"{gpus_per_trial:g} GPUs for a trial."
+            )
+        return min(fits, wanted or fits)
+
+
+def _fitting(cpus: int, gpus: int, cpus_per_trial: int, gpus_per_trial: float) -> int:
+    """How many trials fit on one machine; a trial that shares a GPU stays within it."""
+    fits = cpus // cpus_per_trial
+    if not gpus_per_trial:
+        return fits
+    if gpus_per_trial >= 1:
+        return min(fits, int(gpus // gpus_per_trial))
+    return min(fits, gpus * int(1 / gpus_per_trial))
 
 
 def join_cluster(address: str | None) -> Cluster:
@@ -116,15 +133,9 @@ def join_cluster(address: str | None) -> Cluster:
         ray.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError) as error:
         raise ConfigError(f"Ray at {address!r}: {_one_line(error)}.") from None
-    totals = ray.cluster_resources()
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return Cluster(
-        cpus=int(totals.get("CPU", 0)),
-        gpus=int(totals.get("GPU", 0)),
-        node_cpus=max((int(node.get("CPU", 0)) for node in nodes), default=0),
-        node_gpus=max((int(node.get("GPU", 0)) for node in nodes), default=0),
-        address=address or "local",
-    )
+    resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources)
+    return Cluster(nodes, address or "local")
 
 
 def leave_cluster() -> None:
@@ -140,9 +151,12 @@ def _check_answers(address: str) -> None:
     """
     if address == "auto":
         return
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not host or not port.isdigit():
-        raise ConfigError(f"Ray address {address!r}: expected host:port, ray://host:port or auto.")
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        raise ConfigError(
+            f"Ray address {address!r}: expected host:port or auto. A study runs on a machine of "
+            "its cluster; ray:// is not supported."
+        )
     advice = "Start one with `ray start --head`, or leave --address out to use this machine."
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
@@ -150,8 +164,6 @@ def _check_answers(address: str) -> None:
         raise ConfigError(
             f"No Ray cluster answers at {address!r} ({_one_line(error)}). {advice}"
         ) from None
-    if address.startswith("ray://"):
-        return
     try:
         # Its own process: Ray's client retries for longer than the time there is, and prints.
         subprocess.run(

@@ -79,14 +79,10 @@ def _sentence(
     side = "more" if difference >= 0 else "fewer"
     name = f"configuration {winner.config.config_id}"
     if p_value >= SIGNIFICANT:
-        opening = (
-            f"Recommended is {name}, but the test split does not tell it from the baseline: it"
-        )
+        opening = f"Recommended: {name}; the test split does not tell it from the baseline. It"
         sure = f"which chance alone could explain (exact McNemar test, p = {p_value:.2f})"
     else:
-        opening = (
-            f"Ship {name}: it" if difference > 0 else f"Keep the baseline: {name}, recommended,"
-        )
+        opening = f"Ship {name}: it" if difference > 0 else f"Look again before you ship {name}: it"
         sure = f"more than chance explains (exact McNemar test, p = {p_value:.2g})"
     return (
         f"{opening} gets {measured}, {points(abs(difference))} {side} than the baseline "

@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from search.data import TrainingData
 from search.model import Build, build_network
 from search.records import (
     Assignment,
-    EpochReport,
     Examination,
     Examined,
     TrialFailed,
@@ -69,34 +68,26 @@ class Worker:
             return WorkerReport(os.getpid(), final=True, failure=_reason(error))
 
     def _train(self, job: Assignment) -> WorkerReport:
-        compiled = {}
-        if self._run is None:
-            split = self._context.data.split(job.split_seed)
-            task = Task(job.config, self._build, self._context.space.name, split, job.seed)
-            self._run = self._trainer.start(task)
-            compiled = self._run.compiled
-        run = self._run
-        reports: list[EpochReport] = []
-        failure = None
-        deadline = time.monotonic() + STRETCH_SECONDS
-        at_rung = False
-        while not reports or not (at_rung or time.monotonic() > deadline):
-            try:
-                reports.append(run.run_epoch())
-            except TrialFailed as error:
-                failure = str(error)
-                break
-            at_rung = run.epoch in job.rungs or run.epoch >= job.max_epochs
-        final = failure is not None or run.epoch >= job.max_epochs
-        return WorkerReport(
-            os.getpid(),
-            epochs=tuple(reports),
-            totals=run.totals() if at_rung and failure is None else None,
-            compiled=compiled,
-            final=final,
-            failure=failure,
-            model=run.saved_model() if final and job.keep_model and failure is None else None,
-        )
+        report = WorkerReport(os.getpid())
+        try:
+            if self._run is None:
+                split = self._context.data.split(job.split_seed)
+                task = Task(job.config, self._build, self._context.space.name, split, job.seed)
+                self._run = self._trainer.start(task)
+                report = replace(report, compiled=self._run.compiled)
+            run, at_rung = self._run, False
+            deadline = time.monotonic() + STRETCH_SECONDS
+            while not (at_rung or (report.epochs and time.monotonic() > deadline)):
+                report = replace(report, epochs=(*report.epochs, run.run_epoch()))
+                at_rung = run.epoch in job.rungs or run.epoch >= job.max_epochs
+            if at_rung:
+                report = replace(report, totals=run.totals())
+            if run.epoch >= job.max_epochs:
+                model = run.saved_model() if job.keep_model else None
+                report = replace(report, final=True, model=model)
+        except Exception as error:  # noqa: BLE001 - what was measured before it is kept
+            report = replace(report, final=True, failure=_reason(error))
+        return report
 
 
 def examine(job: Examination) -> Examined:

@@ -64,6 +64,8 @@ BAD = [
     ("run --data mnist --data-dir missing", "missing: no such folder"),
     ("run --data mnist --data-dir .", "mnist is not in ."),
     ("run --address nonsense", "expected host:port"),
+    ("run --address ray://127.0.0.1:10001", "ray:// is not supported"),
+    ("run --gpus-per-trial 1.5", "gpus-per-trial is 1.5"),
     ("run --address 127.0.0.1:99999999", "127.0.0.1:99999999"),
     ("status", "No studies here"),
     ("status S", "No studies here"),

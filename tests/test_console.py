@@ -41,7 +41,7 @@ def test_a_terminal_shows_states_rungs_best_pace_and_time_left() -> None:
 def test_without_a_terminal_there_are_plain_lines() -> None:
     shown = _shown(terminal=False)
     assert "\x1b" not in shown
-    assert "trials 10/24 ended, 6 stopped early, 2 running, 1 failed" in shown
+    assert "trials 10/24 ended, 6 stopped early, 2 running, rungs 9 at 2 3 at 6, 1 failed" in shown
     assert "best 95.00% (trial 7)" in shown
 
 

@@ -14,6 +14,7 @@ from search.director import HOPELESS_AFTER, StudyDirector
 from search.ledger import Ledger
 from search.records import (
     Assignment,
+    ConfigError,
     EpochReport,
     Examination,
     Examined,
@@ -235,14 +236,78 @@ def test_a_baseline_that_fails_in_confirmation_fails_the_study(make: Make) -> No
     search = director.next_job()
     assert isinstance(search, Assignment)
     _finish(director, search, 0.9)
-    for _ in range(4):
+    with pytest.raises(StudyFailed, match="baseline failed in confirmation: diverged"):
+        _confirm(director, lambda job: WorkerReport(1, final=True, failure="diverged"))
+
+
+def _confirm(
+    director: StudyDirector, baseline: Callable[[Assignment], WorkerReport | None]
+) -> Examination:
+    """Confirms; `baseline` answers for the baseline's trials, with None for a crash."""
+    while True:
+        job = director.next_job()
+        assert job is not None
+        if isinstance(job, Examination):
+            return job
+        if job.config != SPACE.baseline_config():
+            _finish(director, job, 0.9)
+        elif (report := baseline(job)) is None:
+            director.on_crash(job, "killed")
+        else:
+            director.on_report(job, report)
+
+
+def test_a_confirmation_that_crashed_is_tried_once_more_on_its_seed(
+    make: Make, ledger: Ledger
+) -> None:
+    director = make(trials=1)
+    search = director.next_job()
+    assert isinstance(search, Assignment)
+    _finish(director, search, 0.9)
+    crashed: list[int] = []
+
+    def once(job: Assignment) -> WorkerReport | None:
+        if not crashed:
+            crashed.append(job.seed)
+            return None
+        return _report(6, 0.8, True, model=b"model")
+
+    _confirm(director, once)
+    assert director.recommendation is not None
+    assert len(director.recommendation.baseline.accuracies) == 2
+    seeds = [t.seed for t in ledger.trials("s") if t.config == SPACE.baseline_config()]
+    assert sorted(seeds) == sorted([*set(seeds), crashed[0]])
+
+
+def test_a_confirmation_that_crashes_twice_is_given_up(make: Make) -> None:
+    director = make(trials=1)
+    search = director.next_job()
+    assert isinstance(search, Assignment)
+    _finish(director, search, 0.9)
+    with pytest.raises(StudyFailed, match="baseline failed in confirmation: killed"):
+        _confirm(director, lambda job: None)
+
+
+def test_the_study_fails_when_one_worker_sees_all_trials_fail(make: Make) -> None:
+    director = make(trials=2, finalists=0)
+    for _ in range(2):
         job = director.next_job()
         assert isinstance(job, Assignment)
-        if job.config == SPACE.baseline_config():
-            director.on_crash(job, "diverged")
-        else:
-            _finish(director, job, 0.9)
-    with pytest.raises(StudyFailed, match="baseline failed in confirmation: diverged"):
+        director.on_report(job, WorkerReport(1, final=True, failure="out of luck"))
+    with pytest.raises(StudyFailed, match="first 2 trials all failed; 2 of them: out of luck"):
+        director.next_job()
+
+
+def test_a_space_that_breaks_its_contract_late_fails_the_study(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    director = make()
+
+    def broken(_: int) -> None:
+        raise ConfigError("Space mlp: suggest() failed: rare bad luck")
+
+    monkeypatch.setattr(director._sampler, "ask", broken)
+    with pytest.raises(StudyFailed, match="rare bad luck"):
         director.next_job()
 
 

@@ -391,6 +391,7 @@ def confirmed(
             start + index,
             phase=Phase.CONFIRM,
             config=config,
+            seed=100 + index,
             val_accuracy=value,
             parameters=parameters,
             **fields,
@@ -453,6 +454,7 @@ def test_a_configuration_of_which_a_run_failed_is_left_out() -> None:
         make_trial(
             3,
             phase=Phase.CONFIRM,
+            seed=101,
             config=OTHER,
             state=State.FAILED,
             reason="loss is not finite",

@@ -137,6 +137,45 @@ def test_a_failed_trial_is_a_failed_run_with_its_reason(
     assert (run.info.status, run.data.tags["podium.reason"]) == ("FAILED", "loss is not finite")
 
 
+def test_a_trial_that_mlflow_refuses_holds_up_no_other_and_makes_no_second_run(
+    store: TrackingSettings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(ledger, "refused", 2)
+    ledger.begin_trial("refused", _assignment(1), 1_700_000_000_000)
+    ledger.append("refused", 1, WorkerReport(1, _epochs(1, 3)))
+    log_batch = mlflow.MlflowClient.log_batch
+
+    def refuse(self: mlflow.MlflowClient, run_id: str, **values: object) -> object:
+        if run_id == ledger.trials("refused")[0].run_id and values.get("metrics"):
+            raise mlflow.MlflowException("no room for this one")
+        return log_batch(self, run_id, **values)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse)
+    for _ in range(2):
+        tracker = _tracker(store, ledger, "refused")
+        tracker.start()
+        with pytest.raises(TrackingError, match="no room for this one"):
+            tracker.close(60)
+    assert [d.trial.number for d in ledger.undelivered("refused", 10)] == [0]
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name(store.experiment)
+    runs = client.search_runs([experiment.experiment_id], "tags.`podium.study` = 'refused'")
+    assert len(runs) == 3  # the parent and one for each trial
+
+
+def test_names_that_mlflow_does_not_take_are_written_otherwise(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    ledger.begin_study("names", {}, {}, 0)
+    config = TrialConfig(extra={"l2+l1": 0.1})
+    ledger.begin_trial("names", Assignment(0, Phase.SEARCH, config, 1, 0, 3, ()), 0)
+    tracker = _tracker(store, ledger, "names")
+    tracker.start()
+    tracker.close(60)
+    run = mlflow.MlflowClient().get_run(str(ledger.trials("names")[0].run_id))
+    assert run.data.params["extra.l2_l1"] == "0.1"
+
+
 def test_a_server_that_is_gone_never_blocks_and_is_named_at_the_end(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -206,6 +245,9 @@ def test_a_server_that_accepts_and_says_nothing_is_refused_within_15_s() -> None
         ("http://127.0.0.1:1", "does not answer"),
         ("postgresql://u:secret@127.0.0.1:1/db", "127.0.0.1:1 does not answer"),
         ("file:./mlruns", "expected sqlite"),
+        ("http://[::1", "not an address"),
+        ("postgresql://u:secret@h:99999/db", "not an address"),
+        (f"sqlite:///{__file__}", "not an SQLite database"),
         ("mlruns", "expected sqlite"),
         ("ftp://host/x", "expected sqlite"),
         (f"sqlite:///{__file__}/mlflow.db", "not a folder one can write to"),

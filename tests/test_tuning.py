@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from search.records import ConfigError
+from search.tuning import Cluster
 from tests.running import ROOT, podium, start
 
 FAILING = """
@@ -152,3 +154,27 @@ def test_an_interrupted_study_closes_its_trials_and_says_what_to_do(tmp_path: Pa
     assert rows
     assert all(row["state"] != "running" for row in rows)
     assert [row["reason"] for row in rows if row["state"] == "failed"] == ["interrupted"] * 2
+
+
+@pytest.mark.parametrize(
+    ("nodes", "cpus", "gpus", "fits"),
+    [
+        (((2, 0),), 1, 0.0, 2),
+        (((3, 0), (3, 0)), 2, 0.0, 2),
+        (((0, 0), (8, 4)), 1, 0.6, 4),
+        (((8, 1),), 2, 0.25, 4),
+        (((8, 4),), 4, 1.0, 2),
+    ],
+)
+def test_as_many_trials_run_at_once_as_fit_on_the_machines(
+    nodes: tuple[tuple[int, int], ...], cpus: int, gpus: float, fits: int
+) -> None:
+    cluster = Cluster(nodes, "test")
+    assert cluster.concurrency(None, cpus, gpus) == fits
+    assert cluster.concurrency(1, cpus, gpus) == 1
+    assert cluster.concurrency(99, cpus, gpus) == fits
+
+
+def test_a_trial_that_needs_what_no_one_machine_has_is_refused() -> None:
+    with pytest.raises(ConfigError, match="both 8 CPUs and 1 GPUs"):
+        Cluster(((8, 0), (2, 1)), "test").concurrency(None, 8, 1.0)

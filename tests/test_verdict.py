@@ -135,5 +135,5 @@ def test_a_proportion_is_read_with_its_interval() -> None:
 
 def test_a_model_that_is_surely_worse_than_the_baseline_is_not_called_to_be_shipped() -> None:
     sentence = judged(set(range(10)), set()).sentence
-    assert sentence.startswith("Keep the baseline: ")
+    assert sentence.startswith("Look again before you ship ")
     assert WINNER.config.config_id in sentence
