@@ -34,7 +34,7 @@ class _Node:
         )
 
 
-class GridSampler(optuna.samplers.BaseSampler):
+class GridSampler(optuna.samplers.RandomSampler):
     """Descends the tree of choices to a leaf that was not visited yet.
 
     Floats and integers take `GRID_POINTS` values, evenly spaced (on the logarithmic scale where
@@ -44,6 +44,7 @@ class GridSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, seed: int) -> None:
         """Seeds the order."""
+        super().__init__(seed)
         self._random = np.random.default_rng(seed)
         self._root = _Node()
         self._path: list[_Node] = []
@@ -62,14 +63,6 @@ class GridSampler(optuna.samplers.BaseSampler):
         """Marks the leaf that the space reached, and whatever is complete above it."""
         for node in reversed(self._path):
             node.close()
-
-    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
-        """Nothing is sampled together."""
-        return {}
-
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-        """Nothing is sampled together."""
-        return {}
 
     def sample_independent(
         self, study: Any, trial: Any, param_name: str, param_distribution: BaseDistribution

@@ -15,7 +15,7 @@ DIMENSIONS = 128
 """More parameters than that share dimensions."""
 
 
-class SobolSampler(optuna.samplers.BaseSampler):
+class SobolSampler(optuna.samplers.RandomSampler):
     """Trial n takes point n of a scrambled Sobol sequence; each parameter has its own dimension.
 
     Dimensions are dealt in the order in which parameters are first met, so that conditional ones
@@ -25,16 +25,9 @@ class SobolSampler(optuna.samplers.BaseSampler):
 
     def __init__(self, seed: int) -> None:
         """Scrambles the sequence by `seed`."""
+        super().__init__(seed)
         self._seed = seed
         self._dimension_of: dict[str, int] = {}
-
-    def infer_relative_search_space(self, study: Any, trial: Any) -> dict[str, BaseDistribution]:
-        """Nothing is sampled together."""
-        return {}
-
-    def sample_relative(self, study: Any, trial: Any, search_space: Any) -> dict[str, Any]:
-        """Nothing is sampled together."""
-        return {}
 
     def sample_independent(
         self, study: Any, trial: Any, param_name: str, param_distribution: BaseDistribution

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from search.records import (
 from search.settings import TrackingSettings
 from search.tracking import Tracker, check_tracking
 from spaces.config import TrialConfig
+from tests.running import serving
 
 TAGS = {"podium.data": "digits", "podium.space": "mlp"}
 
@@ -199,23 +199,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-class _Silent(http.server.BaseHTTPRequestHandler):
+class _Answering(http.server.BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self.send_error(int(self.path.split("/")[1]))
-
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
 
 
 @pytest.fixture
 def server() -> Iterator[str]:
-    httpd = http.server.HTTPServer(("127.0.0.1", 0), _Silent)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with serving(_Answering) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_server_that_answers_errors_is_refused_before_the_study(server: str) -> None:

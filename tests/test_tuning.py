@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.server
 import json
 import signal
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 
 from search.records import ConfigError
 from search.tuning import Cluster
-from tests.running import ROOT, podium, start
+from tests.running import ROOT, podium, serving, start
 
 FAILING = """
 from spaces.config import TrialConfig
@@ -83,20 +82,10 @@ def test_a_killed_worker_fails_its_trial_and_the_study_reaches_its_verdict(
     assert len(rows) == 5 + 2 * 2
 
 
-class _NotRay(http.server.BaseHTTPRequestHandler):
-    def log_message(self, *_: object) -> None:
-        """Says nothing."""
-
-
 @pytest.fixture
 def other_server() -> Iterator[str]:
-    httpd = http.server.HTTPServer(("127.0.0.1", 0), _NotRay)
-    thread = threading.Thread(target=httpd.serve_forever, daemon=True)
-    thread.start()
-    yield f"127.0.0.1:{httpd.server_port}"
-    httpd.shutdown()
-    httpd.server_close()
-    thread.join()
+    with serving(http.server.BaseHTTPRequestHandler) as port:
+        yield f"127.0.0.1:{port}"
 
 
 def test_a_server_that_is_not_ray_is_refused_within_15_s(other_server: str, tmp_path: Path) -> None:
