@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Sequence
 from enum import StrEnum
@@ -124,7 +125,7 @@ def run(
     if outcome.model_file is not None:
         say(f"Model   {outcome.model_file}")
     if outcome.model is not None:
-        say(f"MLflow  {outcome.model.uri}, run {outcome.run_id}")
+        say(f"MLflow  {outcome.model.uri} at {launch.settings.tracking.tracking_uri}")
     if outcome.trouble is not None:
         errors.print(f"podium: MLflow does not have everything: {outcome.trouble}", markup=False)
     say("\nNext:")
@@ -150,8 +151,8 @@ def status(
                 "state": s.state.value,
                 "space": s.settings.get("space"),
                 "data": s.settings.get("data"),
-                "trials": len(ledger.trials(s.name)),
-                "recommended": (s.outcome or {}).get("recommended", ""),
+                **trial_counts(ledger.trials(s.name)),
+                "recommended": recommended(s),
             }
             for s in ledger.studies()
         ]
@@ -164,7 +165,8 @@ def status(
     say(count_trials(ledger.trials(study)))
     openings = ledger.openings(record.facts["test_fingerprint"])
     say(f"Fingerprint {record.facts['fingerprint']}.")
-    say(f"Its test split was opened {len(openings)} times, by all studies together.")
+    times = "once" if len(openings) == 1 else f"{len(openings)} times"
+    say(f"Its test split was opened {times}, by all studies of this folder together.")
     if record.outcome:
         tell(str(record.outcome["summary"]))
         tell(f"Verdict: {record.outcome['verdict']['sentence']}")
@@ -241,6 +243,15 @@ def ui(
     if settings.tracking_uri.startswith(("http://", "https://")):
         say(f"Studies are tracked on a server, which has its own UI: {settings.tracking_uri}")
         return
+    with socket.socket() as probe:
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"Nothing can listen on {host}:{port} ({error.strerror}); try --port {port + 1}."
+            ) from None
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
     say(f"MLflow's UI: http://{host}:{port} (experiment {settings.experiment!r}; Ctrl-C ends it)")
     sys.stdout.flush()
     # The command becomes the server, so that ending one ends the other.
@@ -311,6 +322,18 @@ def print_recommendation(recommendation: Any) -> None:
     tell(recommendation.summary)
 
 
+def trial_counts(trials: Sequence[Any]) -> dict[str, int]:
+    """How many trials searched and how many confirmed."""
+    phases = [trial.phase.value for trial in trials]
+    return {"searched": phases.count("search"), "confirmed": phases.count("confirm")}
+
+
+def recommended(study: Any) -> str:
+    """What a study recommended, by the name that people know it by."""
+    config_id = str((study.outcome or {}).get("recommended", ""))
+    return "baseline" if config_id and config_id == study.facts["baseline"] else config_id
+
+
 def trials_of(ledger: Any, find_study: Callable[[Any, str], Any], name: str) -> Sequence[Any]:
     """A study's trials, after making sure that there is such a study."""
     find_study(ledger, name)
@@ -351,12 +374,13 @@ def brief(row: dict[str, Any], with_study: bool) -> dict[str, Any]:
         "trial": row["trial"],
         "phase": row["phase"],
         "state": state,
+        "config_id": row["config_id"],
         "val_accuracy": row["val_accuracy"],
         "gap": row["gap"],
         "epochs": row["epochs"],
         "parameters": f"{row['parameters']:,}" if row["parameters"] else None,
-        "seconds": f"{seconds:.1f}" if seconds else None,
-        "configuration": row["summary"] if row["state"] != "failed" else row["reason"],
+        "wall_seconds": f"{seconds:.1f}" if seconds else None,
+        "summary": row["summary"] if row["state"] != "failed" else f"failed: {row['reason']}",
     }
 
 
@@ -386,7 +410,7 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
         numeric = all(isinstance(row[name], int | float | type(None)) for row in rows)
         longest = max((len(_cell(row[name])) for row in rows), default=0)
         table.add_column(
-            name.replace("_", " "),
+            name,
             justify="right" if numeric else "left",
             overflow="fold",
             no_wrap=longest <= UNBROKEN,

@@ -10,6 +10,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from search.records import ConfigError
 from search.settings import nearest
 from spaces.config import TrialConfig
@@ -63,6 +65,10 @@ class Space:
     def _checked(self, function: str, call: Callable[[], object]) -> TrialConfig:
         try:
             config = call()
+        except ValidationError as error:
+            raise ConfigError(
+                f"Space {self.source.name}: {function}() made no TrialConfig: {_faults(error)}"
+            ) from error
         except Exception as error:
             what = f"{type(error).__name__}: {' '.join(str(error).split())}"
             raise ConfigError(f"Space {self.source.name}: {function}() failed: {what}") from error
@@ -72,6 +78,17 @@ class Space:
                 "expected a spaces.config.TrialConfig."
             )
         return config
+
+
+def _faults(error: ValidationError) -> str:
+    faults = []
+    for item in error.errors():
+        field = ".".join(map(str, item["loc"]))
+        if item["type"] == "extra_forbidden":
+            faults.append(f"unknown field {field!r}.{nearest(field, TrialConfig.model_fields)}")
+        else:
+            faults.append(f"{field} is {item['input']!r}: {item['msg'].removeprefix('Input ')}.")
+    return " ".join(faults)
 
 
 def find_space(name: str) -> SpaceSource:

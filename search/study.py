@@ -179,7 +179,8 @@ def run_study(launch: Launch, view: View) -> Outcome:
                 raise KeyboardInterrupt
         except BaseException as error:
             reason = _reason(error)
-            director.close_open_trials(reason)
+            by_hand = reason in ("interrupted", "terminated")
+            director.close_open_trials(reason if by_hand else "the study ended before it")
             ledger.end_study(name, State.FAILED, reason, now_ms())
             with suppress(Exception):  # the study's own error is the one to tell
                 tracker.close(DELIVERY_SECONDS)

@@ -48,7 +48,7 @@ def check_tracking(settings: TrackingSettings) -> None:
         parts = urlsplit(uri)
         port = parts.port
     except ValueError as error:
-        raise TrackingError(f"Tracking URI {uri!r} is not an address: {error}.") from None
+        raise TrackingError(f"The tracking URI is not an address: {error}.") from None
     scheme = parts.scheme.partition("+")[0]
     if scheme in ("http", "https"):
         _check_server(uri)

@@ -6,6 +6,7 @@ import io
 import os
 import tempfile
 import time
+import traceback
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -149,4 +150,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, TrialFailed):
         return str(error)
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text[:500]}"
+    # A user's own code is what can be mended: its line, if it is among the frames.
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not {"site-packages", "search"} & set(Path(f.filename).parts)]
+    where = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {text[:500]}{where}"

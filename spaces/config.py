@@ -97,7 +97,10 @@ class TrialConfig(BaseModel):
             ):
                 continue
             if isinstance(value, dict):
-                parts += [f"{name} {item}" for name, item in value.items()]
+                parts += [
+                    f"{name} {item:.2g}" if isinstance(item, float) else f"{name} {item}"
+                    for name, item in value.items()
+                ]
             else:
                 parts.append(
                     f"{key.replace('_', ' ')} {value:.2g}"
