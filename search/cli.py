@@ -7,17 +7,34 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable, Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
 from search.records import ConfigError, PodiumError
-from search.settings import POLICIES, SAMPLERS, SCHEDULERS, load_settings, load_tracking, nearest
+from search.settings import (
+    POLICIES,
+    SAMPLERS,
+    SCHEDULERS,
+    load_settings,
+    load_tracking,
+    nearest,
+    without_password,
+)
+from search.tables import (
+    Format,
+    brief,
+    console,
+    errors,
+    print_recommendation,
+    print_rows,
+    recommended,
+    say,
+    tell,
+    trial_counts,
+    trial_row,
+)
 
 app = typer.Typer(
     name="podium",
@@ -30,19 +47,6 @@ app = typer.Typer(
     epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed, "
     "130 interrupted.",
 )
-console = Console(soft_wrap=True, highlight=False)
-PIPE_WIDTH = 160
-UNBROKEN = 16
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
-
-
-class Format(StrEnum):
-    """How a table is printed."""
-
-    TABLE = "table"
-    JSON = "json"
-    CSV = "csv"
-    MARKDOWN = "markdown"
 
 
 def main() -> None:
@@ -124,8 +128,9 @@ def run(
     say(f"\nReport  {outcome.report}")
     if outcome.model_file is not None:
         say(f"Model   {outcome.model_file}")
+    uri = launch.settings.tracking.tracking_uri
     if outcome.model is not None:
-        say(f"MLflow  {outcome.model.uri} at {launch.settings.tracking.tracking_uri}")
+        say(f"MLflow  {outcome.model.uri} at {without_password(uri)}")
     if outcome.trouble is not None:
         errors.print(f"podium: MLflow does not have everything: {outcome.trouble}", markup=False)
     say("\nNext:")
@@ -189,7 +194,9 @@ def compare(
 
     ledger = existing_ledger()
     names = studies or [s.name for s in ledger.studies()[:1]]
-    rows = [trial_row(name, t) for name in names for t in trials_of(ledger, find_study, name)]
+    for name in names:
+        find_study(ledger, name)
+    rows = [trial_row(name, trial) for name in names for trial in ledger.trials(name)]
     key = sort.removeprefix("-").replace("-", "_")
     columns = [name for name in rows[0] if name != "config"] if rows else [key]
     if key not in columns:
@@ -241,7 +248,8 @@ def ui(
         record = find_study(existing_ledger(), study)
         settings = TrackingSettings.model_validate(record.settings["tracking"])
     if settings.tracking_uri.startswith(("http://", "https://")):
-        say(f"Studies are tracked on a server, which has its own UI: {settings.tracking_uri}")
+        address = without_password(settings.tracking_uri)
+        say(f"Studies are tracked on a server, which has its own UI: {address}")
         return
     with socket.socket() as probe:
         try:
@@ -285,147 +293,3 @@ def data() -> None:
     from search.data import DATASET_NOTES
 
     print_rows([{"data": k, "what": v} for k, v in DATASET_NOTES.items()], Format.TABLE)
-
-
-def say(text: str) -> None:
-    """Prints a line as it is, however long: a path or a command stays whole."""
-    console.print(text, markup=False)
-
-
-def tell(text: str) -> None:
-    """Prints prose, broken between words where there is a terminal."""
-    console.print(text, markup=False, soft_wrap=not console.is_terminal)
-
-
-def print_recommendation(recommendation: Any) -> None:
-    """Prints the candidates, the reason for each, and the choice."""
-    from search.selection import percent, points
-
-    names = [
-        "baseline" if r.candidate.is_baseline else r.candidate.config.config_id
-        for r in recommendation.ranked
-    ]
-    rows = [
-        {
-            "candidate": name,
-            "parameters": f"{r.candidate.parameters:,}",
-            "validation": percent(r.candidate.mean),
-            "standard error": points(r.standard_error),
-            "configuration": r.candidate.config.summary,
-        }
-        for name, r in zip(names, recommendation.ranked, strict=True)
-    ]
-    say(f"\nConfirmed on {len(recommendation.winner.accuracies)} fresh seeds:")
-    print_rows(rows, Format.TABLE)
-    for name, r in zip(names, recommendation.ranked, strict=True):
-        tell(f"- {name}: {r.reason[0].lower()}{r.reason[1:]}")
-    tell(recommendation.summary)
-
-
-def trial_counts(trials: Sequence[Any]) -> dict[str, int]:
-    """How many trials searched and how many confirmed."""
-    phases = [trial.phase.value for trial in trials]
-    return {"searched": phases.count("search"), "confirmed": phases.count("confirm")}
-
-
-def recommended(study: Any) -> str:
-    """What a study recommended, by the name that people know it by."""
-    config_id = str((study.outcome or {}).get("recommended", ""))
-    return "baseline" if config_id and config_id == study.facts["baseline"] else config_id
-
-
-def trials_of(ledger: Any, find_study: Callable[[Any, str], Any], name: str) -> Sequence[Any]:
-    """A study's trials, after making sure that there is such a study."""
-    find_study(ledger, name)
-    trials: Sequence[Any] = ledger.trials(name)
-    return trials
-
-
-def trial_row(study: str, trial: Any) -> dict[str, Any]:
-    """A trial as a row of `podium compare`."""
-    totals, config = trial.totals, trial.config
-    return {
-        "study": study,
-        "trial": trial.number,
-        "phase": trial.phase.value,
-        "state": trial.state.value,
-        "rung": trial.rung,
-        "val_accuracy": totals.val_accuracy if totals else None,
-        "gap": totals.gap if totals else None,
-        "f1_macro": totals.f1_macro if totals else None,
-        "roc_auc_ovo": totals.roc_auc_ovo if totals else None,
-        "best_epoch": totals.best_epoch if totals else None,
-        "epochs": trial.epochs_trained,
-        "parameters": totals.parameters if totals else None,
-        "wall_seconds": totals.wall_seconds if totals else None,
-        "config_id": config.config_id,
-        "summary": config.summary,
-        "config": config.model_dump(mode="json"),
-        "reason": trial.reason,
-    }
-
-
-def brief(row: dict[str, Any], with_study: bool) -> dict[str, Any]:
-    """The part of a row that fits a terminal."""
-    state = f"stopped at {row['rung']}" if row["rung"] else row["state"]
-    seconds = row["wall_seconds"]
-    return {
-        **({"study": row["study"]} if with_study else {}),
-        "trial": row["trial"],
-        "phase": row["phase"],
-        "state": state,
-        "config_id": row["config_id"],
-        "val_accuracy": row["val_accuracy"],
-        "gap": row["gap"],
-        "epochs": row["epochs"],
-        "parameters": f"{row['parameters']:,}" if row["parameters"] else None,
-        "wall_seconds": f"{seconds:.1f}" if seconds else None,
-        "summary": row["summary"] if row["state"] != "failed" else f"failed: {row['reason']}",
-    }
-
-
-def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
-    """Prints rows with the same keys."""
-    if format is Format.JSON:
-        # JSON has no NaN.
-        known = [{k: None if v != v else v for k, v in row.items()} for row in rows]
-        sys.stdout.write(json.dumps(known, indent=2, allow_nan=False) + "\n")
-        return
-    names = list(rows[0]) if rows else []
-    if format is Format.CSV:
-        import pandas as pd
-
-        sys.stdout.write(pd.DataFrame(rows, dtype=object).to_csv(index=False))
-        return
-    cells = [[_cell(row[name]) for name in names] for row in rows]
-    if format is Format.MARKDOWN:
-        lines = [names, ["---"] * len(names), *cells]
-        text = "\n".join(
-            "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
-        )
-        sys.stdout.write(text + "\n")
-        return
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        numeric = all(isinstance(row[name], int | float | type(None)) for row in rows)
-        longest = max((len(_cell(row[name])) for row in rows), default=0)
-        table.add_column(
-            name,
-            justify="right" if numeric else "left",
-            overflow="fold",
-            no_wrap=longest <= UNBROKEN,
-            min_width=min(longest, UNBROKEN),
-        )
-    for line in cells:
-        table.add_row(*(c.replace("[", "\\[") for c in line))
-    # Where there is no terminal there is no width to keep to, but rich would take 80.
-    width = console.width if console.is_terminal else max(PIPE_WIDTH, console.width)
-    Console(width=width, highlight=False).print(table)
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return f"{value:.4f}"
-    return str(value)

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -95,6 +96,15 @@ class StudySettings(BaseModel):
                 "raise --max-epochs, lower --first-rung, or use --scheduler none"
             )
         return self
+
+
+def without_password(uri: str) -> str:
+    """The address as it may be shown and stored."""
+    try:
+        password = urlsplit(uri).password
+    except ValueError:
+        return "(not an address)"
+    return uri.replace(f":{password}@", ":***@", 1) if password else uri
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

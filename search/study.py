@@ -30,7 +30,7 @@ from search.report import ReportContent, write_report
 from search.sampler import Sampler, check_space
 from search.scheduler import make_scheduler
 from search.selection import confirmed_candidates, recommend
-from search.settings import RUNS_PATH, STUDY_NAME, StudySettings
+from search.settings import RUNS_PATH, STUDY_NAME, StudySettings, without_password
 from search.space import Space, find_space, open_space
 from search.tracking import Tracker, check_tracking
 from search.tuning import Cluster, join_cluster, leave_cluster, run_experiment
@@ -140,7 +140,7 @@ def run_study(launch: Launch, view: View) -> Outcome:
     facts = _facts(launch)
     ledger = open_ledger()
     try:
-        ledger.begin_study(name, settings.model_dump(mode="json"), facts, now_ms())
+        ledger.begin_study(name, _stored(settings), facts, now_ms())
         tracker = Tracker(
             settings.tracking,
             ledger,
@@ -313,6 +313,13 @@ def _register(
         },
         now_ms=now_ms(),
     )
+
+
+def _stored(settings: StudySettings) -> dict[str, Any]:
+    """The settings as the ledger keeps them: without a password."""
+    values = settings.model_dump(mode="json")
+    values["tracking"]["tracking_uri"] = without_password(settings.tracking.tracking_uri)
+    return values
 
 
 def _new_name(space: str, data: str) -> str:

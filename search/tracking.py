@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from search.ledger import Delivery, Ledger
 from search.records import State, TrackingError, TrialRecord
-from search.settings import TrackingSettings
+from search.settings import TrackingSettings, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ def check_tracking(settings: TrackingSettings) -> None:
     Raises:
         TrackingError: it does not answer, or is of a kind that MLflow 3 cannot use.
     """
-    uri = settings.tracking_uri
+    uri, shown = settings.tracking_uri, without_password(settings.tracking_uri)
     try:
         parts = urlsplit(uri)
         port = parts.port
@@ -59,12 +59,12 @@ def check_tracking(settings: TrackingSettings) -> None:
         while not folder.exists():
             folder = folder.parent
         if not folder.is_dir() or not os.access(folder, os.W_OK):
-            raise TrackingError(f"Tracking URI {uri}: {folder} is not a folder one can write to.")
+            raise TrackingError(f"Tracking URI {shown}: {folder} is not a folder one can write to.")
     elif scheme in DATABASES and parts.hostname:
-        _check_port(uri, parts.hostname, port or DATABASES[scheme])
+        _check_port(parts.hostname, port or DATABASES[scheme])
     else:
         raise TrackingError(
-            f"Tracking URI {uri!r}: expected sqlite:///path, a database's URL, or http(s)://host. "
+            f"Tracking URI {shown!r}: expected sqlite:///path, a database's URL or http(s)://host. "
             "MLflow 3 keeps no runs in plain folders."
         )
 
@@ -87,22 +87,23 @@ def _check_sqlite(path: Path) -> None:
 
 
 def _check_server(uri: str) -> None:
+    shown = without_password(uri)
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS) as answer:
             answer.read(64)
     except urllib.error.HTTPError as error:
         if error.code in (401, 403):
             return  # It is there; credentials are MLflow's own matter.
-        raise TrackingError(f"Tracking URI {uri}: the server answers {error.code}.") from None
+        raise TrackingError(f"Tracking URI {shown}: the server answers {error.code}.") from None
     except (OSError, ValueError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or f"{type(error).__name__} {error}"
         raise TrackingError(
-            f"Tracking URI {uri} does not answer ({reason}). Start the server, or correct "
+            f"Tracking URI {shown} does not answer ({reason}). Start the server, or correct "
             "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
         ) from None
 
 
-def _check_port(uri: str, host: str, port: int) -> None:
+def _check_port(host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from search import cli
-from search.cli import Format, print_rows
+from search.tables import Format, print_rows
 
 SPACES = {
     "returns.py": "def suggest(trial): return 3\ndef baseline(): return 3\n",

@@ -18,6 +18,7 @@ from search.settings import (
     load_tracking,
     nearest,
     read_mapping,
+    without_password,
 )
 
 STUDY_FILE = Path("study.yaml")
@@ -398,3 +399,17 @@ def test_a_study_file_that_is_not_utf_8_is_named() -> None:
 def test_nearest_guesses_regardless_of_case_and_lists_in_order() -> None:
     assert nearest("TPEE", ["tpe", "grid"]) == " Did you mean 'tpe'? Known: grid, tpe."
     assert nearest("xyz", ["tpe", "grid"]) == " Known: grid, tpe."
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("sqlite:///runs/mlflow.db", "sqlite:///runs/mlflow.db"),
+        ("http://me:s3cret@host:5000/x", "http://me:***@host:5000/x"),
+        ("postgresql://u:p%40ss@h/db", "postgresql://u:***@h/db"),
+        ("http://me@host", "http://me@host"),
+        ("http://[::1", "(not an address)"),
+    ],
+)
+def test_an_address_is_shown_without_its_password(uri: str, shown: str) -> None:
+    assert without_password(uri) == shown
