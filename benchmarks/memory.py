@@ -31,7 +31,7 @@ def main() -> None:
     data = load("digits", None, seed=0).training
     source = find_space("mlp")
     sampler = Sampler("random", open_space(source), data.image_shape, seed=0)
-    worker = Worker(WorkerContext(data, source, threads=1))
+    worker = Worker.in_own_process(WorkerContext(data, source, threads=1))
     process = psutil.Process(os.getpid())
     tenth = 0.0
     print(f"{'trial':>5}  {'MB':>7}")

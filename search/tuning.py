@@ -185,7 +185,7 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
         from search.worker import Worker, WorkerContext
 
         data, space, threads = ray.get(config["context"])
-        self._worker: Worker = Worker(WorkerContext(data, space, threads))
+        self._worker: Worker = Worker.in_own_process(WorkerContext(data, space, threads))
         self._worker.take(ray.get(config["job"]))
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:

@@ -45,13 +45,18 @@ class Worker:
     """Does one job after another; any failure of a job is a report, never an exception."""
 
     def __init__(self, context: WorkerContext) -> None:
-        """Takes the data over; the first call in its process, because it sets the threads."""
-        limit_resources(context.threads)
+        """Takes the data over."""
         self._context = context
         self._build: Build = open_space(context.space).build or build_network
         self._trainer = Trainer(context.data)
         self._job: Assignment | Examination | None = None
         self._run: TrainingRun | None = None
+
+    @classmethod
+    def in_own_process(cls, context: WorkerContext) -> Worker:
+        """A worker that has its process, and so TensorFlow's threads and GPUs, to itself."""
+        limit_resources(context.threads)
+        return cls(context)
 
     def take(self, job: Assignment | Examination) -> None:
         """Takes a job up, dropping the one before."""

@@ -19,14 +19,15 @@ NEEDS_DATA = pytest.mark.skipif(
 @pytest.mark.slow
 @NEEDS_DATA
 @pytest.mark.parametrize(
-    ("space", "data", "least"), [("mlp", "mnist", 0.93), ("cnn", "fashion-mnist", 0.80)]
+    ("space", "data", "epochs", "least"),
+    [("mlp", "mnist", "2", 0.93), ("cnn", "fashion-mnist", "1", 0.75)],
 )
 def test_a_study_on_real_data_ends_in_a_plausible_verdict(
-    space: str, data: str, least: float, tmp_path: Path
+    space: str, data: str, epochs: str, least: float, tmp_path: Path
 ) -> None:
     finished = podium(
         *["run", "--study", "real", "--space", space, "--data", data],
-        *["--data-dir", str(DATA_DIR), "--trials", "2", "--max-epochs", "2"],
+        *["--data-dir", str(DATA_DIR), "--trials", "2", "--max-epochs", epochs],
         *["--first-rung", "1", "--finalists", "1", "--confirm-seeds", "2"],
         folder=tmp_path,
         seconds=900,
