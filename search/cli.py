@@ -134,7 +134,8 @@ def run(
     if outcome.trouble is not None:
         errors.print(f"podium: MLflow does not have everything: {outcome.trouble}", markup=False)
     say("\nNext:")
-    say(f"  podium ui {'' if launch.settings.tracking == load_tracking() else outcome.name}")
+    elsewhere = launch.settings.tracking != load_tracking()
+    say(f"  podium ui {outcome.name}" if elsewhere else "  podium ui")
     say(f"  podium compare {outcome.name}")
     if outcome.recommendation is not None:
         say(f"  podium recommend {outcome.name} --policy best-mean")
