@@ -9,14 +9,18 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 
 
-def test_modules_import_only_what_their_layer_may() -> None:
-    done = subprocess.run(
+def _lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
-        cwd=ROOT,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
     )
+
+
+def test_modules_import_only_what_their_layer_may() -> None:
+    done = _lint(ROOT)
     assert done.returncode == 0, done.stdout
 
 
@@ -30,13 +34,7 @@ def test_an_import_against_the_layers_is_noticed(tmp_path: Path) -> None:
     (copy / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
     ledger = copy / "search" / "ledger.py"
     ledger.write_text(ledger.read_text() + "\nimport search.director\nimport mlflow\n")
-    done = subprocess.run(
-        [sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()"],
-        cwd=copy,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = _lint(copy)
     assert done.returncode != 0
     assert "upper modules import lower ones, siblings none BROKEN" in done.stdout
     assert "only tracking and registry talk to MLflow" in done.stdout
