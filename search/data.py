@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
+from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from search.records import DataError, Opening
 from search.settings import nearest
@@ -52,16 +52,14 @@ class TrainingData:
     """Everything that trials may see: the pool that train and validation are drawn from.
 
     Attributes:
-        images: uint8 (n, h, w, c), raw.
+        images: uint8 or float32 (n, h, w, c), raw.
         labels: int32 (n,) in [0, len(classes)).
-        pixel_max: the largest pixel value of the pool, by which networks divide.
     """
 
     name: str
     images: Images
     labels: Labels
     classes: tuple[str, ...]
-    pixel_max: float
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -69,15 +67,24 @@ class TrainingData:
         _, height, width, channels = self.images.shape
         return height, width, channels
 
-    def split(self, seed: int) -> Split:
-        """Splits the pool 80 to 20 into train and validation, stratified; the same for a seed."""
+    def split(self, seed: int, validation_fraction: float = VALIDATION_FRACTION) -> Split:
+        """Splits the pool into train and validation, stratified; the same for a seed."""
         train, validation = train_test_split(
             np.arange(len(self.labels), dtype=np.int32),
-            test_size=VALIDATION_FRACTION,
+            test_size=validation_fraction,
             stratify=self.labels,
             random_state=seed,
         )
         return Split(train, validation)
+
+    def folds(self, count: int, seed: int) -> tuple[Split, ...]:
+        """Splits the pool into `count` stratified folds, each the validation part of one split."""
+        splitter = StratifiedKFold(count, shuffle=True, random_state=seed)
+        order = np.random.default_rng(seed)
+        return tuple(
+            Split(*(order.permutation(part).astype(np.int32) for part in parts))
+            for parts in splitter.split(np.zeros(len(self.labels)), self.labels)
+        )
 
 
 class TestLock:
@@ -140,9 +147,7 @@ def load(name: str, data_dir: Path | None, seed: int) -> LoadedData:
         raise DataError(f"--data-dir {data_dir}: no such folder.")
     raw = DATASETS[name](data_dir)
     _check(name, raw)
-    training = TrainingData(
-        name, raw.images, raw.labels, raw.classes, float(max(1, raw.images.max()))
-    )
+    training = TrainingData(name, raw.images, raw.labels, raw.classes)
     split = training.split(seed)
     lock = TestLock(raw.test_images, raw.test_labels)
     fingerprint = hashlib.sha256(

@@ -90,7 +90,6 @@ def test_digits_are_raw_labelled_images_of_eight_by_eight(digits: LoadedData) ->
     assert training.images.shape == (1437, 8, 8, 1)
     assert training.image_shape == (8, 8, 1)
     assert training.classes == tuple("0123456789")
-    assert training.pixel_max == 16.0
     assert digits.test.size == 360
 
 
@@ -209,19 +208,6 @@ def test_a_fingerprint_tells_images_of_the_same_bytes_but_another_shape_apart(
 # Pixels
 
 
-def test_pixel_max_is_that_of_the_pool_and_not_of_the_test_split(tmp_path: Path) -> None:
-    arrays = small_arrays()
-    arrays["x_train"][0, 0, 0] = 201
-    arrays["x_test"][0, 0, 0] = 255
-    write_npz(tmp_path, **arrays)
-    assert load("mnist", tmp_path, 0).training.pixel_max == 201.0
-
-
-def test_pixel_max_of_black_images_is_nothing_to_divide_by_zero_with(tmp_path: Path) -> None:
-    write_npz(tmp_path, x_train=np.zeros((60, 4, 5), np.uint8))
-    assert load("mnist", tmp_path, 0).training.pixel_max == 1.0
-
-
 # The lock
 
 
@@ -306,7 +292,6 @@ def test_the_published_data_set_loads_whole(
         pytest.skip(f"{present.name} is not in ../shared/data next to the project")
     loaded = load(name, SHARED, 0)
     assert loaded.training.images.shape == (60_000, 28, 28, 1)
-    assert loaded.training.pixel_max == 255.0
     assert loaded.training.classes == classes
     assert (len(loaded.split.train), len(loaded.split.validation)) == (48_000, 12_000)
     assert np.bincount(loaded.training.labels[loaded.split.validation]).shape == (10,)
