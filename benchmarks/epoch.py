@@ -19,6 +19,7 @@ from search.backend import keras
 from search.data import TrainingData, load
 from search.model import build_network, compiled_model
 from search.trainer import Task, Trainer
+from search.transforms import Transform
 from spaces.config import TrialConfig
 
 GOALS = {32: 3.0, 128: 2.0}
@@ -28,9 +29,9 @@ def measure(data: TrainingData, batch_size: int, epochs: int) -> tuple[float, fl
     """Median seconds per epoch of `fit` and of Podium, the first epoch of each left out."""
     config = TrialConfig(hidden=(64,), batch_size=batch_size)
     split = data.split(0)
-    run = Trainer(data).start(Task(config, build_network, "mlp", split, seed=1))
+    run = Trainer(data).start(Task(config, build_network, "mlp", (split,), 1, 100))
     model = compiled_model(
-        config, build_network, data.image_shape, len(data.classes), data.pixel_max, seed=1
+        config, build_network, data.image_shape, len(data.classes), Transform(1.0 / 255.0), seed=1, steps=1
     )
     images = data.images.astype(np.float32)
     train = images[split.train], data.labels[split.train]

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +27,7 @@ from search.tables import (
     brief,
     console,
     errors,
+    print_notebooks,
     print_recommendation,
     print_rows,
     recommended,
@@ -35,6 +36,10 @@ from search.tables import (
     trial_counts,
     trial_row,
 )
+
+if TYPE_CHECKING:
+    from search.reproduce import Request
+    from search.study import Launch
 
 app = typer.Typer(
     name="podium",
@@ -98,25 +103,11 @@ def run(
     from search.study import prepare, run_study
 
     launch = prepare(settings)
-    training, test = launch.data.training, launch.data.test
-    say(f"Study {launch.name}")
-    say(
-        f"Data {training.name}: {len(launch.data.split.train):,} train, "
-        f"{len(launch.data.split.validation):,} validation, {test.size:,} test (locked); "
-        f"fingerprint {launch.data.fingerprint}"
-    )
-    say(
-        f"Ray {launch.cluster.address}: {launch.concurrent} trials at once on "
-        f"{launch.cluster.cpus} CPUs"
-    )
+    _introduce(launch)
     try:
         outcome = run_study(launch, lambda progress, name: ProgressView(console, progress, name))
     except KeyboardInterrupt:
-        errors.print(
-            f"podium: interrupted; `podium compare {launch.name}` shows what was recorded.",
-            markup=False,
-        )
-        raise typer.Exit(130) from None
+        raise _interrupted(launch.name) from None
     if outcome.recommendation is not None:
         print_recommendation(outcome.recommendation)
     if outcome.verdict is not None:
@@ -139,6 +130,108 @@ def run(
     say(f"  podium compare {outcome.name}")
     if outcome.recommendation is not None:
         say(f"  podium recommend {outcome.name} --policy best-mean")
+
+
+def _introduce(launch: Launch) -> None:
+    training, test = launch.data.training, launch.data.test
+    say(f"Study {launch.name}")
+    say(
+        f"Data {training.name}: {len(launch.data.split.train):,} train, "
+        f"{len(launch.data.split.validation):,} validation, {test.size:,} test (locked); "
+        f"fingerprint {launch.data.fingerprint}"
+    )
+    say(
+        f"Ray {launch.cluster.address}: {launch.concurrent} trials at once on "
+        f"{launch.cluster.cpus} CPUs"
+    )
+
+
+def _interrupted(study: str) -> typer.Exit:
+    errors.print(
+        f"podium: interrupted; `podium compare {study}` shows what was recorded.", markup=False
+    )
+    return typer.Exit(130)
+
+
+@app.command(
+    epilog="Examples: `podium reproduce --list`, "
+    "`podium reproduce msds422-mlp --data-dir data`, "
+    "`podium reproduce bottleneck --only 1 --only 2 --epochs-scale 0.1`"
+)
+def reproduce(
+    notebook: Annotated[str | None, typer.Argument(help="A published notebook.")] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the notebooks.")] = False,
+    only: Annotated[list[str] | None, typer.Option(help="An experiment; several times.")] = None,
+    epochs_scale: Annotated[
+        float, typer.Option(help="Multiplies epochs: 0.1 for a quick look.", min=0.001, max=1.0)
+    ] = 1.0,
+    seeds: Annotated[int, typer.Option(help="Of each experiment.", min=1, max=1000)] = 3,
+    full: Annotated[
+        bool, typer.Option("--full", help="All epochs and seeds, also of what takes long.")
+    ] = False,
+    write_docs: Annotated[
+        bool, typer.Option("--write-docs", help="Write docs/notebooks.md from all that was run.")
+    ] = False,
+    study: Annotated[str | None, typer.Option(help="Name; made from notebook and time.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Trials at once. [as many as fit]")] = None,
+    cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs of each trial. [1]")] = None,
+    gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of each trial. [0]")] = None,
+    seed: Annotated[int | None, typer.Option(help="That the others are derived from. [0]")] = None,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster: host:port, auto. [RAY_ADDRESS or local]")
+    ] = None,
+) -> None:
+    """Run a published notebook's experiments again, beside the figures that it printed."""
+    from search.reproduce import DOCS_PATH, Request, find_notebook
+    from search.reproduce import write_docs as write
+    from search.study import existing_ledger
+
+    if list_:
+        print_notebooks()
+        return
+    if notebook is not None:
+        flags = {
+            "study": study,
+            "data_dir": data_dir,
+            "concurrent": concurrent,
+            "cpus_per_trial": cpus_per_trial,
+            "gpus_per_trial": gpus_per_trial,
+            "seed": seed,
+            "address": address,
+        }
+        request = Request(find_notebook(notebook), tuple(only or ()), seeds, epochs_scale, full)
+        _reproduce(request, flags)
+    elif not write_docs:
+        raise ConfigError("Which notebook? `podium reproduce --list` shows them.")
+    if write_docs:
+        write(existing_ledger(), DOCS_PATH, "one-standard-error")
+        say(f"Written: {DOCS_PATH}")
+
+
+def _reproduce(request: Request, flags: dict[str, Any]) -> None:
+    from search.console import ProgressView
+    from search.reproduce import prepare_reproduction, run_reproduction, table
+
+    settings = load_settings(None, {**flags, "data": request.notebook.data})
+    launch = prepare_reproduction(request, settings)
+    _introduce(launch)
+    try:
+        done = run_reproduction(
+            request, launch, lambda progress, name: ProgressView(console, progress, name)
+        )
+    except KeyboardInterrupt:
+        raise _interrupted(launch.name) from None
+    print_rows(table(done.rows), Format.TABLE)
+    say("")
+    for sentence in done.judgement.sentences:
+        tell(sentence)
+    say(f"\nReport  {done.report}")
+    if done.trouble is not None:
+        errors.print(f"podium: MLflow does not have everything: {done.trouble}", markup=False)
+    say("\nNext:")
+    say("  podium ui")
+    say(f"  podium compare {done.name}")
 
 
 @app.command(epilog="Examples: `podium status`, `podium status mlp-digits-20260101-120000`")
@@ -175,7 +268,8 @@ def status(
     say(f"Its test split was opened {times}, by all studies of this folder together.")
     if record.outcome:
         tell(str(record.outcome["summary"]))
-        tell(f"Verdict: {record.outcome['verdict']['sentence']}")
+        if "verdict" in record.outcome:
+            tell(f"Verdict: {record.outcome['verdict']['sentence']}")
 
 
 @app.command(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
+import re
 import subprocess
 import sys
-import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
+from search.readers import FORMATS, IDX_NAMES, RawData, find_idx, read, read_idx_folder, read_npz
 from search.records import DataError, Opening
 from search.settings import nearest
 
-Images = NDArray[np.uint8]
+Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int32]
 Indices = NDArray[np.int32]
 
@@ -34,7 +34,6 @@ FASHION_CLASSES = (
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 DIGIT_CLASSES = tuple("0123456789")
-MAX_IDX_BYTES = 4 << 30
 MAX_LABEL = 1_000_000
 DOWNLOAD_SECONDS = 120
 
@@ -90,14 +89,15 @@ class TrainingData:
 class TestLock:
     """Holds the only reference to the test split and counts every opening.
 
-    It cannot be pickled, so no worker and no checkpoint ever gets hold of the images inside.
+    It cannot be pickled, so no worker and no checkpoint ever gets hold of the images inside. What
+    it says without being opened are figures that no model can be chosen by.
     """
 
     __test__ = False
     __slots__ = ("__arrays", "fingerprint", "size")
 
     def __init__(self, images: Images, labels: Labels) -> None:
-        """Locks `images` (uint8 (n, h, w, c)) and `labels` (int32 (n,)) away."""
+        """Locks `images` (uint8 or float32 (n, h, w, c)) and `labels` (int32 (n,)) away."""
         self.__arrays = (images, labels)
         self.size = len(labels)
         self.fingerprint = _digest(images, labels)
@@ -113,6 +113,15 @@ class TestLock:
         record(Opening(self.fingerprint, study, reason, now_ms))
         return self.__arrays
 
+    def class_counts(self, classes: int) -> tuple[int, ...]:
+        """How many images there are of each class."""
+        return tuple(np.bincount(self.__arrays[1], minlength=classes).tolist())
+
+    def shared_with(self, images: Images) -> int:
+        """How many test images are identical, bit by bit, to one of `images` (n, h, w, c)."""
+        known = set(image_digests(images))
+        return sum(digest in known for digest in image_digests(self.__arrays[0]))
+
     def __reduce__(self) -> NoReturn:
         raise TypeError("the test split does not leave the process that holds its lock")
 
@@ -121,48 +130,71 @@ class TestLock:
 class LoadedData:
     """A data set ready for a study: what trials may see, the locked test split, the fingerprint.
 
-    The fingerprint names contents and split: 16 hexadecimal digits.
+    The fingerprint names contents and split: 16 hexadecimal digits. Each warning is a sentence.
     """
 
     training: TrainingData
     split: Split
     test: TestLock
     fingerprint: str
+    warnings: tuple[str, ...] = ()
 
 
-def load(name: str, data_dir: Path | None, seed: int) -> LoadedData:
+def load(
+    name: str,
+    data_dir: Path | None,
+    seed: int,
+    *,
+    label_column: str | None = None,
+    image_shape: tuple[int, ...] | None = None,
+) -> LoadedData:
     """Loads a data set and splits it: train and validation by `seed`, test always the same.
 
     Args:
-        name: a key of `DATASETS`.
-        data_dir: where to look for files first.
+        name: a key of `DATASETS`, or the path of one's own file or folder (`readers.FORMATS`);
+            with "./" before it where it is called like one of `DATASETS`.
+        data_dir: where to look for the files of `DATASETS` first.
         seed: of the split of the pool into train and validation.
+        label_column: which column of CSV holds the classes; by default `label`, `class`, `target`
+            or `y`.
+        image_shape: (height, width) or (height, width, channels) of images that are stored flat;
+            by default they are square and grey.
 
     Raises:
         DataError: unknown, missing, damaged, or too small for the split.
     """
-    if name not in DATASETS:
-        raise DataError(f"Unknown data set {name!r}.{nearest(name, DATASETS)}")
+    known = name in DATASETS
+    if not known and not (name and os.path.exists(name)):
+        raise DataError(
+            f"Unknown data set {name!r}.{nearest(name, DATASETS)} "
+            f"Or give the path of your own data: {FORMATS}."
+        )
     if data_dir is not None and not data_dir.is_dir():
         raise DataError(f"--data-dir {data_dir}: no such folder.")
-    raw = DATASETS[name](data_dir)
-    _check(name, raw)
-    training = TrainingData(name, raw.images, raw.labels, raw.classes)
+    if known and (label_column is not None or image_shape is not None):
+        raise DataError(f"{name}: --label-column and --image-shape are for your own files.")
+    raw = DATASETS[name](data_dir) if known else read(Path(name), label_column)
+    parts = _checked(name, raw, image_shape)
+    title = name if known else _title(Path(name))
+    training = TrainingData(title, parts.images, parts.labels, parts.classes)
     split = training.split(seed)
-    lock = TestLock(raw.test_images, raw.test_labels)
-    fingerprint = hashlib.sha256(
-        (_digest(raw.images, raw.labels, split.train, split.validation) + lock.fingerprint).encode()
-    ).hexdigest()[:16]
-    return LoadedData(training, split, lock, fingerprint)
+    lock = TestLock(parts.test_images, parts.test_labels)
+    contents = _digest(parts.images, parts.labels, split.train, split.validation)
+    fingerprint = hashlib.sha256((contents + lock.fingerprint).encode()).hexdigest()[:16]
+    missing = _missing_from_test(lock.class_counts(len(parts.classes)), parts.classes)
+    return LoadedData(training, split, lock, fingerprint, (*raw.warnings, *missing))
 
 
-@dataclass(frozen=True, slots=True)
-class _Raw:
-    images: Images
-    labels: Labels
-    test_images: Images
-    test_labels: Labels
-    classes: tuple[str, ...]
+def _title(path: Path) -> str:
+    """A short name for messages, of word characters, dots and hyphens."""
+    path = path.resolve()
+    stem = path.name if path.is_dir() else path.parent.name if path.suffix == ".npy" else path.stem
+    return re.sub(r"[^\w.]+", "-", stem).strip("-.")[:60] or "data"
+
+
+def image_digests(images: Images) -> list[str]:
+    """A digest of each image (n, h, w, c): the same for images of the same type, shape and bits."""
+    return [_digest(image) for image in images]
 
 
 def _digest(*arrays: NDArray[Any]) -> str:
@@ -173,60 +205,224 @@ def _digest(*arrays: NDArray[Any]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _check(name: str, raw: _Raw) -> None:
-    for part, images, labels in (
-        ("training", raw.images, raw.labels),
-        ("test", raw.test_images, raw.test_labels),
-    ):
-        if images.ndim != 4 or images.shape[1:] != raw.images.shape[1:] or not images.size:
-            raise DataError(
-                f"{name}: {part} images have shape {images.shape}; expected (n, height, width, 1)."
-            )
-        if len(images) != len(labels):
-            raise DataError(
-                f"{name}: {len(images):,} {part} images but {len(labels):,} labels; "
-                "they must come in pairs."
-            )
-        if labels.min() < 0 or labels.max() >= len(raw.classes):
-            raise DataError(
-                f"{name}: {part} labels run from {labels.min()} to {labels.max()}; "
-                f"expected 0 to {len(raw.classes) - 1}. Is this the right label file?"
-            )
-    counts = np.bincount(raw.labels, minlength=len(raw.classes))
-    scarce = int(counts.argmin())
-    if counts[scarce] < 2 or len(raw.labels) * VALIDATION_FRACTION < len(raw.classes):
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    images: Images
+    labels: Labels
+    test_images: Images
+    test_labels: Labels
+    classes: tuple[str, ...]
+
+
+def _checked(where: str, raw: RawData, image_shape: tuple[int, ...] | None) -> _Parts:
+    """Brings images and labels into the form of `TrainingData`, and draws a test part if need be.
+
+    Raises:
+        DataError: they cannot be brought into it, do not fit together, or are too few.
+    """
+    images = _as_images(where, "training", raw.images, image_shape)
+    names = _as_labels(where, "training", raw.labels, len(images))
+    values, classes = _classes(where, names, raw.classes)
+    labels = _positions(where, "training", names, values, raw.classes)
+    if raw.test_images is None or raw.test_labels is None:
+        _check_counts(where, "", labels, classes)
+        pool, test = train_test_split(
+            np.arange(len(labels)),
+            test_size=TEST_FRACTION,
+            stratify=labels,
+            random_state=TEST_SPLIT_SEED,
+        )
+        _check_counts(where, " left when the test part is drawn", labels[pool], classes)
+        return _Parts(images[pool], labels[pool], images[test], labels[test], classes)
+    test_images = _as_images(where, "test", raw.test_images, image_shape)
+    if test_images.shape[1:] != images.shape[1:] or test_images.dtype != images.dtype:
         raise DataError(
-            f"{name}: {len(raw.labels):,} training images, {counts[scarce]} of them of class "
-            f"{raw.classes[scarce]!r}, are too few: a stratified split into train and validation "
-            f"needs at least 2 of each class and {int(len(raw.classes) / VALIDATION_FRACTION)} "
+            f"{where}: test images are {test_images.dtype} {test_images.shape}; training images "
+            f"are {images.dtype} {images.shape}. Both need one size, type and scale."
+        )
+    test_names = _as_labels(where, "test", raw.test_labels, len(test_images))
+    test_labels = _positions(where, "test", test_names, values, raw.classes)
+    _check_counts(where, "", labels, classes)
+    return _Parts(images, labels, test_images, test_labels, classes)
+
+
+def _as_images(
+    where: str, part: str, images: NDArray[Any], image_shape: tuple[int, ...] | None
+) -> Images:
+    """Images as uint8 or float32 (n, h, w, 1 or 3)."""
+    shape = images.shape
+    if images.ndim == 2:
+        images = images.reshape(len(images), *_flat_shape(where, shape[1], image_shape))
+    elif image_shape is not None and (*image_shape, 1)[:3] != (*shape[1:], 1)[:3]:
+        raise DataError(f"{where}: {part} images are {shape}; --image-shape is {image_shape}.")
+    if images.ndim == 3:
+        images = images[..., np.newaxis]
+    if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
+        hint = " Channels come last." if images.ndim == 4 and images.shape[1] in (1, 3) else ""
+        raise DataError(
+            f"{where}: {part} images have shape {images.shape}; expected (n, height, width), "
+            f"(n, height, width, 1) or (n, height, width, 3), none of them 0.{hint}"
+        )
+    if images.dtype.kind not in "biuf":
+        raise DataError(f"{where}: {part} images are {images.dtype}; expected real numbers.")
+    if images.dtype in (np.bool_, np.uint8):
+        return images.astype(np.uint8, copy=False)
+    with np.errstate(over="ignore"):
+        floats = images.astype(np.float32)
+    faulty = np.flatnonzero(~np.isfinite(floats).all(axis=(1, 2, 3)))
+    if len(faulty):
+        raise DataError(
+            f"{where}: {len(faulty):,} {part} images hold NaN or infinite pixels, the first of "
+            f"them image {faulty[0]} (counted from 0). Remove or mend them."
+        )
+    return floats
+
+
+def _flat_shape(where: str, pixels: int, image_shape: tuple[int, ...] | None) -> tuple[int, ...]:
+    if image_shape is None:
+        side = round(pixels**0.5)
+        if side * side != pixels or not pixels:
+            raise DataError(
+                f"{where}: {pixels:,} pixels in a row make no square grey image. Say what they "
+                "make with --image-shape HxWxC, or remove what is no pixel."
+            )
+        return side, side
+    if len(image_shape) not in (2, 3) or min(image_shape) < 1 or np.prod(image_shape) != pixels:
+        raise DataError(
+            f"{where}: {pixels:,} pixels in a row; --image-shape {'x'.join(map(str, image_shape))} "
+            "is another number. Expected HxW or HxWxC with as many."
+        )
+    return image_shape
+
+
+def _as_labels(where: str, part: str, labels: NDArray[Any], images: int) -> NDArray[Any]:
+    """Labels as integers, booleans or strings (n,), one for each image."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in ("biuf", "biufU")[labels.ndim == 1]:
+        raise DataError(
+            f"{where}: {part} labels are {labels.dtype} {labels.shape}; expected integers or "
+            "strings of shape (n,) or (n, 1), or one-hot rows of shape (n, classes)."
+        )
+    if len(labels) != images:
+        raise DataError(
+            f"{where}: {images:,} {part} images but {len(labels):,} labels; "
+            "they must come in pairs."
+        )
+    if labels.ndim == 2:
+        one_hot = ((labels == 0) | (labels == 1)).all(axis=1) & (labels.sum(axis=1) == 1)
+        _refuse(where, part, labels, ~one_hot, "expected one 1 in each one-hot row, and else 0")
+        labels = labels.argmax(axis=1)
+    elif labels.dtype.kind == "U":
+        _refuse(where, part, labels, labels == "", "expected the name of a class")
+    elif labels.dtype.kind in "uf":
+        numbers = labels.astype(np.float64)
+        # NaN is none of these, and above 2**53 floats leave out whole numbers.
+        whole = (abs(numbers) <= 2**53) & (numbers == np.trunc(numbers))
+        _refuse(where, part, labels, ~whole, "expected a whole number")
+        labels = labels.astype(np.int64)
+    return labels
+
+
+def _refuse(
+    where: str, part: str, labels: NDArray[Any], faulty: NDArray[np.bool_], expected: str
+) -> None:
+    places = np.flatnonzero(faulty)
+    if len(places):
+        raise DataError(
+            f"{where}: {part} label {str(labels[places[0]])[:60]!r} (number {places[0]}, counted "
+            f"from 0) is no class; {expected}."
+        )
+
+
+def _classes(
+    where: str, labels: NDArray[Any], known: tuple[str, ...] | None
+) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """What stands for each class in the labels, in order, and the names of the classes."""
+    if known is None:
+        values = np.unique(labels)
+        classes = tuple(str(value) for value in values.tolist())
+    else:
+        values = np.array(known) if labels.dtype.kind == "U" else np.arange(len(known))
+        classes = known
+    if len(classes) < 2:
+        raise DataError(
+            f"{where}: all training images are of one class, {classes[0]!r}; expected at least 2 "
+            "classes to tell apart."
+        )
+    return values, classes
+
+
+def _positions(
+    where: str,
+    part: str,
+    labels: NDArray[Any],
+    values: NDArray[Any],
+    known: tuple[str, ...] | None,
+) -> Labels:
+    """The position of each label among `values`: int32 (n,)."""
+    if (labels.dtype.kind == "U") != (values.dtype.kind == "U"):
+        raise DataError(f"{where}: labels are text in one part and numbers in the other.")
+    order = np.argsort(values)
+    found = np.searchsorted(values, labels, sorter=order).clip(max=len(values) - 1)
+    positions: Labels = order[found].astype(np.int32)
+    strangers = labels[values[positions] != labels]
+    if not len(strangers):
+        return positions
+    if known is not None and labels.dtype.kind != "U":
+        raise DataError(
+            f"{where}: {part} labels run from {labels.min()} to {labels.max()}; "
+            f"expected 0 to {len(known) - 1}. Is this the right label file?"
+        )
+    raise DataError(
+        f"{where}: {len(strangers):,} {part} labels such as {strangers.tolist()[0]!r} are none of "
+        f"the {len(values)} classes {'that are named' if known else 'of the training images'}, "
+        f"{_listed(values.tolist())}. Correct them, or add training images of that class."
+    )
+
+
+def _listed(values: Sequence[object]) -> str:
+    return ", ".join(map(repr, values[:5])) + (", ..." if len(values) > 5 else "")
+
+
+def _check_counts(where: str, moment: str, labels: Labels, classes: tuple[str, ...]) -> None:
+    counts = np.bincount(labels, minlength=len(classes))
+    scarce = int(counts.argmin())
+    if counts[scarce] < 2 or len(labels) * VALIDATION_FRACTION < len(classes):
+        raise DataError(
+            f"{where}: {len(labels):,} training images{moment}, {counts[scarce]} of them of class "
+            f"{classes[scarce]!r}, are too few: a stratified split into train and validation "
+            f"needs at least 2 of each class and {round(len(classes) / VALIDATION_FRACTION)} "
             "in all."
         )
 
 
-def _load_digits(_: Path | None) -> _Raw:
+def _missing_from_test(counts: tuple[int, ...], classes: tuple[str, ...]) -> tuple[str, ...]:
+    missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if not missing:
+        return ()
+    return (
+        f"The test part has no image of {_listed(missing)}: on test, recall of each class that is "
+        "missing and the area under the ROC curve are undefined.",
+    )
+
+
+def _load_digits(_: Path | None) -> RawData:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
-    images = bunch.images.astype(np.uint8)[..., np.newaxis]
-    labels = bunch.target.astype(np.int32)
-    pool, test = train_test_split(
-        np.arange(len(labels)),
-        test_size=TEST_FRACTION,
-        stratify=labels,
-        random_state=TEST_SPLIT_SEED,
-    )
-    return _Raw(images[pool], labels[pool], images[test], labels[test], DIGIT_CLASSES)
+    return RawData(bunch.images.astype(np.uint8), bunch.target, classes=DIGIT_CLASSES)
 
 
-def _load_mnist(data_dir: Path | None) -> _Raw:
+def _load_mnist(data_dir: Path | None) -> RawData:
     return _load_files("mnist", data_dir, DIGIT_CLASSES)
 
 
-def _load_fashion(data_dir: Path | None) -> _Raw:
+def _load_fashion(data_dir: Path | None) -> RawData:
     return _load_files("fashion-mnist", data_dir, FASHION_CLASSES)
 
 
-DATASETS: dict[str, Callable[[Path | None], _Raw]] = {
+DATASETS: dict[str, Callable[[Path | None], RawData]] = {
     "digits": _load_digits,
     "mnist": _load_mnist,
     "fashion-mnist": _load_fashion,
@@ -236,15 +432,9 @@ DATASET_NOTES = {
     "mnist": "70,000 handwritten digits, 28 by 28: --data-dir, Keras's cache, or its download",
     "fashion-mnist": "70,000 pieces of clothing, 28 by 28: likewise",
 }
-IDX_NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
 
 
-def _load_files(name: str, data_dir: Path | None, classes: tuple[str, ...]) -> _Raw:
+def _load_files(name: str, data_dir: Path | None, classes: tuple[str, ...]) -> RawData:
     if data_dir is not None:
         found = _find(name, data_dir)
         if found is None:
@@ -254,15 +444,26 @@ def _load_files(name: str, data_dir: Path | None, classes: tuple[str, ...]) -> _
             )
     else:
         found = _from_keras(name)
-    arrays = _read_npz(found) if found.suffix == ".npz" else _read_idx_folder(found)
-    images, labels, test_images, test_labels = arrays
-    return _Raw(
-        _as_images(found, images),
-        _as_labels(found, labels),
-        _as_images(found, test_images),
-        _as_labels(found, test_labels),
-        classes,
-    )
+    raw = read_npz(found) if found.suffix == ".npz" else read_idx_folder(found)
+    if raw.test_images is None or raw.test_labels is None:
+        raise DataError(f"{found}: without the test part that {name} was published with.")
+    for images, labels in ((raw.images, raw.labels), (raw.test_images, raw.test_labels)):
+        _check_published(found, images, labels)
+    return replace(raw, classes=classes)
+
+
+def _check_published(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> None:
+    """Refuses what would pass for someone's own data but is not what was published."""
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise DataError(
+            f"{path}: images are {images.dtype} {images.shape}; expected uint8 (n, height, width)."
+        )
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: labels are {labels.dtype} {labels.shape}; expected integers of shape (n,)."
+        )
+    if labels.size and max(abs(int(labels.min())), int(labels.max())) > MAX_LABEL:
+        raise DataError(f"{path}: labels run from {labels.min()} to {labels.max()}.")
 
 
 def _find(name: str, folder: Path) -> Path | None:
@@ -270,7 +471,7 @@ def _find(name: str, folder: Path) -> Path | None:
     if (folder / f"{name}.npz").is_file():
         return folder / f"{name}.npz"
     for place in (folder / name, folder):
-        if any((place / f"{IDX_NAMES[0]}{ending}").is_file() for ending in ("", ".gz")):
+        if find_idx(place, IDX_NAMES[0]):
             return place
     return None
 
@@ -301,74 +502,3 @@ def _from_keras(name: str) -> Path:
             "Name the folder that holds it with --data-dir, or use --data digits."
         )
     return found
-
-
-def _read_npz(path: Path) -> tuple[NDArray[Any], ...]:
-    names = ("x_train", "y_train", "x_test", "y_test")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            missing = [name for name in names if name not in archive]
-            if missing:
-                raise DataError(
-                    f"{path}: no array {missing[0]!r}; it holds {', '.join(archive) or 'nothing'}."
-                )
-            arrays = tuple(archive[name] for name in names)
-    except DataError:
-        raise
-    except Exception as error:  # noqa: BLE001 - what damage raises depends on where it is
-        raise DataError(f"{path}: damaged or truncated ({error}).") from None
-    if not all(isinstance(array, np.ndarray) for array in arrays):
-        raise DataError(f"{path}: damaged: not every member is an array.")
-    return arrays
-
-
-def _read_idx_folder(folder: Path) -> tuple[NDArray[Any], ...]:
-    return tuple(_read_idx(folder, name) for name in IDX_NAMES)
-
-
-def _read_idx(folder: Path, name: str) -> NDArray[np.uint8]:
-    """Reads an IDX file of unsigned bytes (format: LeCun's MNIST page), gzipped or not."""
-    plain, zipped = folder / name, folder / f"{name}.gz"
-    path = plain if plain.is_file() else zipped
-    dimensions = 3 if "idx3" in name else 1
-    try:
-        with gzip.open(path) if path is zipped else path.open("rb") as file:
-            header = file.read(4 + 4 * dimensions)
-            if len(header) < 4 + 4 * dimensions:
-                raise DataError(f"{path}: truncated in its header.")
-            if header[:4] != bytes((0, 0, 8, dimensions)):
-                raise DataError(
-                    f"{path}: not an IDX file of {dimensions}-dimensional unsigned bytes "
-                    f"(it begins with {header[:4].hex()}). Are images and labels swapped?"
-                )
-            shape = tuple(int(n) for n in np.frombuffer(header, ">u4", offset=4))
-            size = int(np.prod(shape, dtype=object))
-            if size > MAX_IDX_BYTES:
-                raise DataError(f"{path}: claims {size:,} bytes; at most {MAX_IDX_BYTES:,}.")
-            body = file.read(size + 1)
-    except FileNotFoundError:
-        raise DataError(f"{plain}[.gz]: no such file.") from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: damaged or truncated ({error}).") from None
-    if len(body) != size:
-        found = "more" if len(body) > size else f"{len(body):,}"
-        raise DataError(f"{path}: its header promises {size:,} bytes, it holds {found}.")
-    return np.frombuffer(body, np.uint8).reshape(shape)
-
-
-def _as_images(path: Path, images: NDArray[Any]) -> Images:
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise DataError(
-            f"{path}: images are {images.dtype} {images.shape}; expected uint8 (n, height, width)."
-        )
-    return images if images.ndim == 4 else images[..., np.newaxis]
-
-
-def _as_labels(path: Path, labels: NDArray[Any]) -> Labels:
-    if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: labels are {labels.dtype} {labels.shape}; expected integers of shape (n,)."
-        )
-    if labels.size and max(abs(int(labels.min())), int(labels.max())) > MAX_LABEL:
-        raise DataError(f"{path}: labels run from {labels.min()} to {labels.max()}.")
-    return labels.astype(np.int32)

@@ -181,19 +181,24 @@ class StudyDirector:
             except ConfigError as error:
                 raise StudyFailed(str(error)) from error
             if config is not None:
+                epochs = self._epochs(config)
                 return Assignment(
                     number=number,
                     phase=Phase.SEARCH,
                     config=config,
                     seed=derived_seed(self._settings.seed, "train", number),
                     split_seed=self._settings.seed,
-                    max_epochs=self._settings.max_epochs,
-                    rungs=self._scheduler.rungs(number),
+                    max_epochs=epochs,
+                    rungs=tuple(r for r in self._scheduler.rungs(number) if r < epochs),
+                    folds=self._settings.folds,
                 )
         self._all_asked = True
         self.progress.search_total = asked
         self._choose_finalists()
         return None
+
+    def _epochs(self, config: TrialConfig) -> int:
+        return config.epochs or self._settings.max_epochs
 
     def _at_rung(self, job: Assignment, report: WorkerReport) -> None:
         last = report.epochs[-1]
@@ -288,7 +293,7 @@ class StudyDirector:
                     config=config,
                     seed=derived_seed(self._settings.seed, "confirm", index),
                     split_seed=derived_seed(self._settings.seed, "confirm split", index),
-                    max_epochs=self._settings.max_epochs,
+                    max_epochs=self._epochs(config),
                     rungs=(),
                     keep_model=True,
                 )

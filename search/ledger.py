@@ -27,6 +27,7 @@ from sqlalchemy import (
     insert,
     inspect,
     select,
+    text,
     update,
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -35,17 +36,23 @@ from search.records import (
     Assignment,
     ConfigError,
     EpochReport,
+    Measures,
     Opening,
     Phase,
     State,
+    TestResult,
     TrialRecord,
     TrialTotals,
     WorkerReport,
 )
 from spaces.config import TrialConfig
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+MIGRATIONS = {1: ("ALTER TABLE trials ADD COLUMN plan TEXT",)}
+"""From each earlier version to the next; tables that are missing are made in any case."""
 LEDGER_NAME = "ledger.db"
+PLANNED = ("max_epochs", "validation_fraction", "folds", "experiment")
+"""What the ledger keeps of an assignment besides what has a column of its own."""
 
 _metadata = MetaData()
 _meta = Table("meta", _metadata, Column("schema_version", Integer, primary_key=True))
@@ -78,6 +85,7 @@ _trials = Table(
     Column("ended_ms", BigInteger),
     Column("totals", Text),
     Column("compiled", Text),
+    Column("plan", Text),
     Column("pid", Integer),
     Column("run_id", String(64)),
     Column("delivered", Boolean, nullable=False, default=False),
@@ -91,6 +99,15 @@ _epochs = Table(
     Column("epoch", Integer, primary_key=True),
     Column("report", Text, nullable=False),
     Column("delivered", Boolean, nullable=False, default=False),
+    ForeignKeyConstraint(["study", "number"], ["trials.study", "trials.number"]),
+)
+_tests = Table(
+    "tests",
+    _metadata,
+    Column("study", String(64), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("epoch", Integer, primary_key=True),
+    Column("measures", Text, nullable=False),
     ForeignKeyConstraint(["study", "number"], ["trials.study", "trials.number"]),
 )
 _openings = Table(
@@ -154,14 +171,16 @@ class Ledger:
                 raise ConfigError(f"{path} is a database, but not one of Podium's ledgers.")
             with self._engine.begin() as connection:
                 version = connection.scalar(select(_meta.c.schema_version)) if known else None
-                if version is not None and version != SCHEMA_VERSION:
+                if version is not None and not 1 <= version <= SCHEMA_VERSION:
                     raise ConfigError(
-                        f"{path} has schema version {version}; this Podium reads version "
+                        f"{path} has schema version {version}; this Podium reads versions 1 to "
                         f"{SCHEMA_VERSION}. Use the Podium that wrote it, or move the file away."
                     )
                 _metadata.create_all(connection)
                 if version is None:
                     connection.execute(insert(_meta).values(schema_version=SCHEMA_VERSION))
+                else:
+                    _migrate(connection, version)
         except DBAPIError as error:
             raise ConfigError(f"{path} cannot be used as a ledger: {error.orig}.") from None
 
@@ -241,6 +260,7 @@ class Ledger:
                     split_seed=assignment.split_seed,
                     state=State.RUNNING,
                     started_ms=now_ms,
+                    plan=_dump({name: getattr(assignment, name) for name in PLANNED}),
                 )
             )
 
@@ -293,10 +313,13 @@ class Ledger:
                 .group_by(_epochs.c.number)
             )
             counts: dict[int, int] = {row[0]: row[1] for row in grouped}
+            tests = _test_results(connection, _tests.c.study == study)
             rows = connection.execute(
                 select(_trials).where(_trials.c.study == study).order_by(_trials.c.number)
             )
-            return [_trial(row, counts.get(row.number, 0)) for row in rows]
+            return [
+                _trial(row, counts.get(row.number, 0), tests.get(row.number, ())) for row in rows
+            ]
 
     def epochs(self, study: str, number: int) -> list[EpochReport]:
         """A trial's reports by epoch."""
@@ -307,6 +330,23 @@ class Ledger:
                 .order_by(_epochs.c.epoch)
             )
             return [_epoch(text) for text in rows]
+
+    def record_tests(self, study: str, number: int, results: Sequence[TestResult]) -> None:
+        """Records what a trial's models do on the test split. The same epoch twice counts once."""
+        with self._engine.begin() as connection:
+            connection.execute(
+                insert(_tests).prefix_with("OR IGNORE"),
+                [
+                    {
+                        "study": study,
+                        "number": number,
+                        "epoch": result.epoch,
+                        "measures": _dump(asdict(result.measures)),
+                    }
+                    for result in results
+                ],
+            )
+            connection.execute(update(_trials).where(_one(study, number)).values(delivered=False))
 
     # Delivery to MLflow
 
@@ -331,7 +371,11 @@ class Ledger:
                     .order_by(_epochs.c.epoch)
                 ).all()
                 epochs = tuple(_epoch(text) for text in texts)
-                deliveries.append(Delivery(_trial(row, len(epochs)), epochs))
+                tests = _test_results(
+                    connection, (_tests.c.study == study) & (_tests.c.number == row.number)
+                )
+                trial = _trial(row, len(epochs), tests.get(row.number, ()))
+                deliveries.append(Delivery(trial, epochs))
             return deliveries
 
     def set_trial_run(self, study: str, number: int, run_id: str) -> None:
@@ -355,7 +399,10 @@ class Ledger:
                     (_epochs.c.study == study) & (_epochs.c.number == number) & ~_epochs.c.delivered
                 )
             )
-            if not left:
+            tested = connection.scalar(
+                select(func.count()).where((_tests.c.study == study) & (_tests.c.number == number))
+            )
+            if not left and tested == len(trial.tests):
                 totals = _dump(asdict(trial.totals)) if trial.totals else None
                 compiled = _dump(trial.compiled) if trial.compiled else None
                 connection.execute(
@@ -416,12 +463,59 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
-def _nan_for_null(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: math.nan if value is None else value for key, value in values.items()}
+def _load(text: str) -> dict[str, Any]:
+    """The reverse of `_dump`, with tuples for lists."""
+    return {key: _frozen(value) for key, value in json.loads(text).items()}
+
+
+def _frozen(value: Any) -> Any:
+    if value is None:
+        return math.nan
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _epoch(text: str) -> EpochReport:
-    return EpochReport(**_nan_for_null(json.loads(text)))
+    return EpochReport(**_load(text))
+
+
+def _totals(text: str) -> TrialTotals:
+    values = _load(text)
+    if "measures" in values:
+        measures = values.pop("measures")
+        return TrialTotals(**values, measures=_measures(measures))
+    # Version 1 had only these two, by the side of accuracy and loss.
+    known = {name: values.pop(name) for name in ("f1_macro", "roc_auc_ovo")}
+    unknown = dict.fromkeys(("f1_micro", "roc_auc_ovr", "calibration_error"), math.nan)
+    measures = Measures(
+        accuracy=values["val_accuracy"],
+        loss=values["val_loss"],
+        **known,
+        **unknown,
+        precision=(),
+        recall=(),
+        confusion=(),
+    )
+    return TrialTotals(**values, measures=measures)
+
+
+def _measures(values: Mapping[str, Any]) -> Measures:
+    return Measures(**{key: _frozen(value) for key, value in values.items()})
+
+
+def _test_results(connection: Any, which: Any) -> dict[int, tuple[TestResult, ...]]:
+    """Results on the test split by the trial's number, in the order of their epochs."""
+    found: dict[int, tuple[TestResult, ...]] = {}
+    for row in connection.execute(select(_tests).where(which).order_by(_tests.c.epoch)):
+        result = TestResult(row.epoch, _measures(json.loads(row.measures)))
+        found[row.number] = (*found.get(row.number, ()), result)
+    return found
+
+
+def _migrate(connection: Any, version: int) -> None:
+    for step in range(version, SCHEMA_VERSION):
+        for statement in MIGRATIONS[step]:
+            connection.execute(text(statement))
+    connection.execute(update(_meta).values(schema_version=SCHEMA_VERSION))
 
 
 def _study(row: Row[Any]) -> StudyRecord:
@@ -438,8 +532,8 @@ def _study(row: Row[Any]) -> StudyRecord:
     )
 
 
-def _trial(row: Row[Any], epochs_trained: int) -> TrialRecord:
-    totals = TrialTotals(**_nan_for_null(json.loads(row.totals))) if row.totals else None
+def _trial(row: Row[Any], epochs_trained: int, tests: tuple[TestResult, ...]) -> TrialRecord:
+    totals = _totals(row.totals) if row.totals else None
     return TrialRecord(
         number=row.number,
         phase=Phase(row.phase),
@@ -456,4 +550,6 @@ def _trial(row: Row[Any], epochs_trained: int) -> TrialRecord:
         epochs_trained=epochs_trained,
         pid=row.pid,
         run_id=row.run_id,
+        **(json.loads(row.plan) if row.plan else {}),
+        tests=tests,
     )

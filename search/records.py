@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import Any
 
@@ -53,6 +54,7 @@ class Phase(StrEnum):
 
     SEARCH = "search"
     CONFIRM = "confirm"
+    REPRODUCE = "reproduce"
 
 
 class State(StrEnum):
@@ -99,15 +101,50 @@ class EpochReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Measures:
+    """How well a classifier does on labelled images; scikit-learn's measures.
+
+    Attributes:
+        loss: mean cross-entropy in nats.
+        roc_auc_ovo: area under the ROC curve, one-vs-one, macro average; NaN, as is
+            `roc_auc_ovr` (one-vs-rest), where a class is missing from the labels.
+        calibration_error: expected difference of confidence and accuracy.
+        precision: of each class; 0 where it is never predicted.
+        recall: of each class; 0 where it is missing from the labels.
+        confusion: images by true class (rows) and predicted class.
+    """
+
+    accuracy: float
+    loss: float
+    f1_macro: float
+    f1_micro: float
+    roc_auc_ovo: float
+    roc_auc_ovr: float
+    calibration_error: float
+    precision: tuple[float, ...]
+    recall: tuple[float, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def scalars(self) -> dict[str, float]:
+        """Those that are one number each."""
+        return {
+            field.name: getattr(self, field.name) for field in fields(self) if field.type == "float"
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class TrialTotals:
     """A trial's figures at its best epoch so far, measured without dropout.
 
     Attributes:
-        best_epoch: the epoch with the highest validation accuracy (the first of several).
+        best_epoch: by the metric that the configuration monitors (the first of several); the
+            latest one where it keeps the last weights.
+        val_accuracy: with folds the mean over them, as is every other figure but `measures`.
         train_accuracy: on as many training images as there are validation images.
         gap: train_accuracy - val_accuracy.
-        roc_auc_ovo: area under the ROC curve, one-vs-one, macro average; NaN where a class is
-            missing from the validation split.
+        measures: on the validation split; with folds on those of all folds together.
+        fold_accuracies: validation accuracy of each fold; empty without folds.
         wall_seconds: since the worker took the trial up, building included.
     """
 
@@ -117,9 +154,25 @@ class TrialTotals:
     val_accuracy: float
     train_accuracy: float
     gap: float
-    f1_macro: float
-    roc_auc_ovo: float
     wall_seconds: float
+    measures: Measures
+    fold_accuracies: tuple[float, ...] = ()
+
+    @property
+    def fold_standard_error(self) -> float | None:
+        """Of the mean over folds: their standard deviation by the root of their number."""
+        count = len(self.fold_accuracies)
+        return statistics.stdev(self.fold_accuracies) / math.sqrt(count) if count > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class TestResult:
+    """What a trial's model does on the test split, as it was after some epoch."""
+
+    __test__ = False
+
+    epoch: int
+    measures: Measures
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +184,12 @@ class Assignment:
         seed: of initialization, batch order and dropout.
         split_seed: of the split of the pool into train and validation.
         rungs: ascending epochs after which the worker reports totals and waits for the scheduler.
+        validation_fraction: of the pool; without folds.
+        folds: 0, or in how many folds the pool is cut by `split_seed`; the trial then trains one
+            network for each, epoch by epoch, and its figures are means over them.
         keep_model: whether the last report carries the trained model.
+        snapshots: epochs after which a report carries the model as it then is.
+        experiment: which published experiment it repeats.
     """
 
     number: int
@@ -141,7 +199,11 @@ class Assignment:
     split_seed: int
     max_epochs: int
     rungs: tuple[int, ...]
+    validation_fraction: float = 0.2
+    folds: int = 0
     keep_model: bool = False
+    snapshots: tuple[int, ...] = ()
+    experiment: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,15 +212,17 @@ class Examination:
 
     Attributes:
         models: `.keras` files by a name for each.
-        images: uint8 (n, h, w, c), without their labels.
-        ship: which of the models to prepare for MLflow.
+        images: uint8 or float32 (n, h, w, c), without their labels.
+        name: what it is made for, where several may be under way.
+        ship: which of the models to prepare for MLflow, if any.
         requirements: what loading that model needs, as pip requirements.
     """
 
     models: Mapping[str, bytes]
-    images: NDArray[np.uint8]
-    ship: str
-    requirements: tuple[str, ...]
+    images: NDArray[Any]
+    name: str = ""
+    ship: str = ""
+    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +249,7 @@ class WorkerReport:
         final: the trial has trained its last epoch, or has failed.
         failure: why it failed.
         model: the `.keras` file of the best epoch (`keep_model`, final).
+        snapshots: `.keras` files by the epoch after which they were taken.
         pid: the worker's process.
         examined: the answer to an `Examination`.
     """
@@ -196,12 +261,18 @@ class WorkerReport:
     final: bool = False
     failure: str | None = None
     model: bytes | None = None
+    snapshots: Mapping[int, bytes] = field(default_factory=dict)
     examined: Examined | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class TrialRecord:
-    """A trial as the ledger holds it."""
+    """A trial as the ledger holds it.
+
+    Attributes:
+        max_epochs: as it was assigned, as are `validation_fraction`, `folds` and `experiment`.
+        tests: what its models did on the test split, where that was opened for them.
+    """
 
     number: int
     phase: Phase
@@ -218,6 +289,11 @@ class TrialRecord:
     epochs_trained: int
     pid: int | None
     run_id: str | None
+    max_epochs: int = 0
+    validation_fraction: float = 0.2
+    folds: int = 0
+    experiment: str = ""
+    tests: tuple[TestResult, ...] = ()
 
     @property
     def val_accuracy(self) -> float | None:
@@ -304,13 +380,14 @@ class Verdict:
         only_baseline_right: and only the baseline.
         p_value: exact McNemar test of equal accuracy, two-sided.
         images: size of the test split.
+        measures: of the recommended model.
         openings: how often this test split has been opened so far, this opening included.
         sentence: all of it for people.
     """
 
     accuracy: Interval
     baseline_accuracy: Interval
-    f1_macro: float
+    measures: Measures
     only_recommended_right: int
     only_baseline_right: int
     p_value: float

@@ -61,6 +61,8 @@ class StudySettings(BaseModel):
     seed: int = Field(default=0, ge=0, lt=2**31)
     finalists: int = Field(default=3, ge=0)
     confirm_seeds: int = Field(default=3, ge=2, le=1_000)
+    folds: int = Field(default=0, ge=0, le=100)
+    grid: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     address: str | None = None
     tracking: TrackingSettings = TrackingSettings()
 
@@ -79,6 +81,13 @@ class StudySettings(BaseModel):
                 "expected 1-64 letters, digits, dots, dashes and underscores, "
                 "the first a letter or digit"
             )
+        return value
+
+    @field_validator("folds")
+    @classmethod
+    def _one_fold_is_none(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("expected 0 for one split, or at least 2 folds")
         return value
 
     @field_validator("gpus_per_trial")

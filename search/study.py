@@ -6,7 +6,7 @@ import platform
 import shlex
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -27,6 +27,7 @@ from search.records import (
 )
 from search.registry import RegisteredModel, register, unpack
 from search.report import ReportContent, write_report
+from search.reproduction import ReproductionDirector
 from search.sampler import Sampler, check_space
 from search.scheduler import make_scheduler
 from search.selection import confirmed_candidates, recommend
@@ -34,11 +35,13 @@ from search.settings import RUNS_PATH, STUDY_NAME, StudySettings, without_passwo
 from search.space import Space, find_space, open_space
 from search.tracking import Tracker, check_tracking
 from search.tuning import Cluster, join_cluster, leave_cluster, run_experiment
+from spaces.config import TrialConfig
 
 VERSIONED = ("ray", "optuna", "tensorflow", "keras", "mlflow", "numpy", "scikit-learn")
 SHIPPED = ("tensorflow", "keras", "numpy", "mlflow")
 DELIVERY_SECONDS = 120.0
 View = Callable[[Progress, str], AbstractContextManager[object]]
+Conductor = StudyDirector | ReproductionDirector
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,7 @@ def prepare(settings: StudySettings) -> Launch:
         PodiumError: whatever is wrong; the cluster was left again.
     """
     space = open_space(find_space(settings.space))
-    name = settings.study or _new_name(space.source.name, settings.data)
+    name = settings.study or new_name(space.source.name, settings.data)
     _check_name_is_free(name)
     data = load(settings.data, settings.data_dir, settings.seed)
     check_space(space, data.training.image_shape)
@@ -137,18 +140,10 @@ def run_study(launch: Launch, view: View) -> Outcome:
         StudyFailed: it could not reach a result; the ledger says why.
     """
     name, settings = launch.name, launch.settings
-    facts = _facts(launch)
+    facts = study_facts(launch, launch.space.baseline_config())
     ledger = open_ledger()
     try:
-        ledger.begin_study(name, _stored(settings), facts, now_ms())
-        tracker = Tracker(
-            settings.tracking,
-            ledger,
-            name,
-            tags=_tags(launch, facts),
-            params=settings.model_dump(mode="json", exclude={"tracking", "study"}),
-            fingerprint=launch.data.fingerprint,
-        )
+        tracker = begin(launch, facts, ledger, {})
         director = StudyDirector(
             name,
             settings,
@@ -163,33 +158,71 @@ def run_study(launch: Launch, view: View) -> Outcome:
             now_ms=now_ms,
             notify=tracker.wake,
         )
-        tracker.start()
-        try:
-            with view(director.progress, name):
-                run_experiment(
-                    director,
-                    launch.data.training,
-                    launch.space.source,
-                    concurrent=launch.concurrent,
-                    cpus_per_trial=settings.cpus_per_trial,
-                    gpus_per_trial=settings.gpus_per_trial,
-                    folder=study_folder(name),
-                )
-            if not director.is_finished():
-                raise KeyboardInterrupt
-        except BaseException as error:
-            reason = _reason(error)
-            by_hand = reason in ("interrupted", "terminated")
-            director.close_open_trials(reason if by_hand else "the study ended before it")
-            ledger.end_study(name, State.FAILED, reason, now_ms())
-            with suppress(Exception):  # the study's own error is the one to tell
-                tracker.close(DELIVERY_SECONDS)
-                tracker.finish("FAILED", now_ms(), reason)
-            raise
+        conduct(launch, director, ledger, tracker, view)
         return _finish(launch, facts, ledger, tracker, director)
     finally:
         leave_cluster()
         ledger.close()
+
+
+def begin(
+    launch: Launch, facts: Mapping[str, Any], ledger: Ledger, extra: Mapping[str, Any]
+) -> Tracker:
+    """Records that a study has begun, and prepares to tell MLflow of it.
+
+    Args:
+        launch: the study.
+        facts: from `study_facts`.
+        ledger: where to.
+        extra: settings that are not those of `StudySettings`.
+
+    Raises:
+        ConfigError: there is a study of that name.
+    """
+    settings = launch.settings
+    ledger.begin_study(launch.name, {**_stored(settings), **extra}, facts, now_ms())
+    return Tracker(
+        settings.tracking,
+        ledger,
+        launch.name,
+        tags=_tags(launch, facts),
+        params={**settings.model_dump(mode="json", exclude={"tracking", "study"}), **extra},
+        fingerprint=launch.data.fingerprint,
+    )
+
+
+def conduct(
+    launch: Launch, director: Conductor, ledger: Ledger, tracker: Tracker, view: View
+) -> None:
+    """Runs a director's jobs to their end; a study that breaks off is recorded as failed.
+
+    Raises:
+        Whatever ended it before its end.
+    """
+    name, settings = launch.name, launch.settings
+    tracker.start()
+    try:
+        with view(director.progress, name):
+            run_experiment(
+                director,
+                launch.data.training,
+                launch.space.source,
+                concurrent=launch.concurrent,
+                cpus_per_trial=settings.cpus_per_trial,
+                gpus_per_trial=settings.gpus_per_trial,
+                folder=study_folder(name),
+            )
+        if not director.is_finished():
+            raise KeyboardInterrupt
+    except BaseException as error:
+        reason = _reason(error)
+        by_hand = reason in ("interrupted", "terminated")
+        director.close_open_trials(reason if by_hand else "the study ended before it")
+        ledger.end_study(name, State.FAILED, reason, now_ms())
+        with suppress(Exception):  # the study's own error is the one to tell
+            tracker.close(DELIVERY_SECONDS)
+            tracker.finish("FAILED", now_ms(), reason)
+        raise
 
 
 def recommend_again(ledger: Ledger, name: str, policy: str | None) -> tuple[Recommendation, str]:
@@ -298,10 +331,9 @@ def _register(
         launch.settings.tracking.registered_model,
         folder,
         metrics={
-            "test_accuracy": verdict.accuracy.value,
             "test_accuracy_low": verdict.accuracy.low,
             "test_accuracy_high": verdict.accuracy.high,
-            "test_f1_macro": verdict.f1_macro,
+            **{f"test_{key}": value for key, value in verdict.measures.scalars.items()},
             "baseline_test_accuracy": verdict.baseline_accuracy.value,
             "test_openings": float(verdict.openings),
         },
@@ -322,9 +354,10 @@ def _stored(settings: StudySettings) -> dict[str, Any]:
     return values
 
 
-def _new_name(space: str, data: str) -> str:
+def new_name(*words: str) -> str:
+    """A name for a study, from words that say what it is about and the time."""
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    name = "".join(c if STUDY_NAME.fullmatch(f"a{c}") else "-" for c in f"{space}-{data}")
+    name = "".join(c if STUDY_NAME.fullmatch(f"a{c}") else "-" for c in "-".join(words))
     return f"{name.strip('-._')[:40] or 'study'}-{stamp}"
 
 
@@ -338,7 +371,8 @@ def _check_name_is_free(name: str) -> None:
             ledger.close()
 
 
-def _facts(launch: Launch) -> dict[str, Any]:
+def study_facts(launch: Launch, baseline: TrialConfig) -> dict[str, Any]:
+    """What is known of a study's data, code and versions."""
     data = launch.data
     return {
         "data": data.training.name,
@@ -350,13 +384,13 @@ def _facts(launch: Launch) -> dict[str, Any]:
         "validation_images": len(data.split.validation),
         "test_images": data.test.size,
         "seed": launch.settings.seed,
-        "baseline": launch.space.baseline_config().config_id,
+        "baseline": baseline.config_id,
         "git_commit": _git_commit(),
         "versions": _versions(),
     }
 
 
-def _tags(launch: Launch, facts: dict[str, Any]) -> dict[str, str]:
+def _tags(launch: Launch, facts: Mapping[str, Any]) -> dict[str, str]:
     settings = launch.settings
     return {
         "podium.space": launch.space.source.name,

@@ -67,6 +67,22 @@ def print_recommendation(recommendation: Recommendation) -> None:
     tell(recommendation.summary)
 
 
+def print_notebooks() -> None:
+    """Prints the published notebooks and their experiments."""
+    from spaces.notebooks import NOTEBOOKS
+
+    rows = [
+        {
+            "notebook": notebook.id,
+            "data": notebook.data,
+            "about": notebook.about,
+            "experiments": ", ".join(e.id for e in notebook.experiments),
+        }
+        for notebook in NOTEBOOKS.values()
+    ]
+    print_rows(rows, Format.TABLE)
+
+
 def trial_counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
     """How many trials searched and how many confirmed."""
     phases = [trial.phase for trial in trials]
@@ -90,9 +106,12 @@ def trial_row(study: str, trial: TrialRecord) -> dict[str, Any]:
         "rung": trial.rung,
         "val_accuracy": totals.val_accuracy if totals else None,
         "gap": totals.gap if totals else None,
-        "f1_macro": totals.f1_macro if totals else None,
-        "roc_auc_ovo": totals.roc_auc_ovo if totals else None,
+        "f1_macro": totals.measures.f1_macro if totals else None,
+        "roc_auc_ovo": totals.measures.roc_auc_ovo if totals else None,
+        "calibration_error": totals.measures.calibration_error if totals else None,
         "best_epoch": totals.best_epoch if totals else None,
+        "folds": trial.folds or None,
+        "fold_standard_error": totals.fold_standard_error if totals else None,
         "epochs": trial.epochs_trained,
         "parameters": totals.parameters if totals else None,
         "wall_seconds": totals.wall_seconds if totals else None,

@@ -10,12 +10,13 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from search.ledger import Delivery, Ledger
-from search.records import State, TrackingError, TrialRecord
+from search.records import Measures, State, TrackingError, TrialRecord
 from search.settings import TrackingSettings, without_password
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
 KEY_LENGTH = 250
+CLASSES_AS_METRICS = 20
 IDLE_SECONDS = 2.0
 RETRY_SECONDS = 5.0
 RUN_STATUS = {State.COMPLETED: "FINISHED", State.STOPPED: "FINISHED", State.FAILED: "FAILED"}
@@ -328,6 +330,12 @@ class Tracker:
                 Metric(key, float(value), ended, totals.best_epoch)
                 for key, value in total_metrics(trial).items()
             ]
+        metrics += [
+            Metric(f"test_{key}", value, trial.ended_ms or trial.started_ms, result.epoch)
+            for result in trial.tests
+            for key, value in result.measures.scalars.items()
+            if value == value
+        ]
         for part in _chunks(metrics, METRICS_PER_BATCH):
             self.client.log_batch(run_id, metrics=part)
         if trial.compiled:
@@ -338,6 +346,7 @@ class Tracker:
                 tags.append(RunTag("podium.reason", trial.reason))
             self.client.log_batch(run_id, tags=tags)
             self.client.log_dict(run_id, trial.config.model_dump(mode="json"), "config.json")
+            self.client.log_dict(run_id, evaluation(trial), "evaluation.json")
             self.client.set_terminated(run_id, RUN_STATUS[trial.state], trial.ended_ms)
 
     def _trial_tags(self, trial: TrialRecord) -> dict[str, str]:
@@ -348,6 +357,7 @@ class Tracker:
             "podium.phase": trial.phase,
             "podium.config_id": trial.config.config_id,
             "podium.state": State.RUNNING,
+            **({"podium.experiment": trial.experiment} if trial.experiment else {}),
         }
 
 
@@ -359,6 +369,8 @@ def config_params(trial: TrialRecord) -> dict[str, Any]:
             params |= {f"{key}.{name}": item for name, item in value.items()}
         else:
             params[key] = "-".join(map(str, value)) if isinstance(value, tuple) else value
+    if trial.folds:
+        params["folds"] = trial.folds
     params["layers"] = len(trial.config.hidden)
     params["conv_depth"] = len(trial.config.filters)
     params["seed"], params["split_seed"] = trial.seed, trial.split_seed
@@ -377,11 +389,34 @@ def total_metrics(trial: TrialRecord) -> dict[str, float]:
         "best_val_loss": totals.val_loss,
         "best_train_accuracy": totals.train_accuracy,
         "gap_train_validation": totals.gap,
-        "f1_macro": totals.f1_macro,
-        "roc_auc_ovo": totals.roc_auc_ovo,
         "wall_seconds": totals.wall_seconds,
     }
+    measures = totals.measures
+    for name in ("f1_macro", "f1_micro", "roc_auc_ovo", "roc_auc_ovr", "calibration_error"):
+        values[name] = getattr(measures, name)
+    if totals.fold_standard_error is not None:
+        values["fold_standard_error"] = totals.fold_standard_error
+        values |= {f"fold_{i}_val_accuracy": a for i, a in enumerate(totals.fold_accuracies, 1)}
+    if len(measures.recall) <= CLASSES_AS_METRICS:
+        values |= {f"precision_class_{i}": p for i, p in enumerate(measures.precision)}
+        values |= {f"recall_class_{i}": r for i, r in enumerate(measures.recall)}
     return {key: value for key, value in values.items() if value == value}
+
+
+def evaluation(trial: TrialRecord) -> dict[str, Any]:
+    """Everything that was measured of a trial's model: confusion matrices, figures per class."""
+    found: dict[str, Any] = {}
+    if trial.totals is not None:
+        found["validation"] = _as_json(trial.totals.measures)
+        found["fold_accuracies"] = trial.totals.fold_accuracies
+    for result in trial.tests:
+        found[f"test after epoch {result.epoch}"] = _as_json(result.measures)
+    return found
+
+
+def _as_json(measures: Measures) -> dict[str, Any]:
+    """JSON has no NaN."""
+    return {key: value if value == value else None for key, value in asdict(measures).items()}
 
 
 def state_in_words(trial: TrialRecord) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import math
+import statistics
 import sys
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +20,15 @@ from numpy.typing import NDArray
 
 from search import metrics
 from search.backend import keras, tf
-from search.data import Split, TrainingData
-from search.model import Build, compiled_model, compiled_settings
+from search.data import Labels, Split, TrainingData
+from search.model import Build, compiled_model, compiled_settings, network_of
 from search.records import EpochReport, TrialFailed, TrialTotals
+from search.transforms import Transform, fit_transform
 from spaces.config import Scalar, TrialConfig
 
 EVALUATION_BATCH = 1000
 CACHED_PROGRAMS = 2
+CACHED_TRANSFORMS = 4
 Probabilities = NDArray[np.float32]
 
 
@@ -66,12 +70,21 @@ class Program:
 
     def restart_from(self, model: keras.Model) -> None:
         """Takes over the fresh weights and seeds of `model`, of the same configuration."""
-        for mine, theirs in zip(self.model.variables, model.variables, strict=True):
-            mine.assign(theirs)
-        for variable, value in zip(
-            self.model.optimizer.variables, self._fresh_optimizer, strict=True
-        ):
+        fresh = [variable.numpy() for variable in model.variables]
+        self.restore([*fresh, *self._fresh_optimizer])
+
+    def state(self) -> list[NDArray[Any]]:
+        """Weights, seeds and the optimizer's variables: all that training changes."""
+        return [variable.numpy() for variable in self._variables]
+
+    def restore(self, state: list[NDArray[Any]]) -> None:
+        """Goes back to a `state`."""
+        for variable, value in zip(self._variables, state, strict=True):
             variable.assign(value)
+
+    @property
+    def _variables(self) -> list[Any]:
+        return [*self.model.variables, *self.model.optimizer.variables]
 
     def _gather(self, positions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images = tf.cast(tf.gather(self._images, positions), tf.float32)
@@ -93,7 +106,10 @@ class Program:
         # `optimizer.apply` sums gradients over replicas through a custom gradient that TensorFlow
         # registers for ever, and the whole graph with it: 8 MB for each trial.
         optimizer = self.model.optimizer
-        rate = optimizer.learning_rate
+        rate, weight_decay = optimizer.learning_rate, optimizer.weight_decay
+        if weight_decay:
+            for variable in self.model.trainable_variables:
+                variable.assign(variable - variable * weight_decay * rate)
         for gradient, variable in zip(gradients, self.model.trainable_variables, strict=True):
             if gradient is None:
                 continue
@@ -136,13 +152,26 @@ def _sums(labels: tf.Tensor, probabilities: tf.Tensor, losses: tf.Tensor) -> tf.
 
 @dataclass(frozen=True)
 class Task:
-    """What to train: configuration, its network, split of the pool, and seed."""
+    """What to train.
+
+    Attributes:
+        build: makes the network of `config`.
+        space: where `build` is from.
+        splits: of the pool; with several, one network is trained on each, epoch by epoch.
+        seed: of initialization, batch order and dropout.
+        max_epochs: after which training ends, unless patience ends it before.
+    """
 
     config: TrialConfig
     build: Build
     space: str
-    split: Split
+    splits: tuple[Split, ...]
     seed: int
+    max_epochs: int
+
+    def seed_of(self, index: int) -> int:
+        """The seed on split `index`: one for all would let folds share its luck."""
+        return (self.seed + index) % 2**31
 
 
 class Trainer:
@@ -153,7 +182,8 @@ class Trainer:
         self._data = data
         self._images = tf.constant(data.images)
         self._labels = tf.constant(data.labels)
-        self._programs: OrderedDict[tuple[str, str], Program] = OrderedDict()
+        self._programs: OrderedDict[Hashable, Program] = OrderedDict()
+        self._transforms: OrderedDict[Hashable, Transform] = OrderedDict()
 
     def start(self, task: Task) -> TrainingRun:
         """Builds and compiles the task's model, or reuses the graphs of an equal configuration.
@@ -162,39 +192,75 @@ class Trainer:
             TrialFailed: the configuration does not make a network for these images.
         """
         started = time.perf_counter()
-        data = self._data
-        key = (task.space, task.config.config_id)
+        transforms = [self._transform(task.config, split) for split in task.splits]
+        batches = -(-len(task.splits[0].train) // task.config.batch_size)
+        steps = batches * task.max_epochs
+        horizon = steps if task.config.schedule == "cosine" else None
+        key = (task.space, task.config.config_id, horizon, transforms[0].shape)
         program = self._programs.pop(key, None)
         while len(self._programs) >= CACHED_PROGRAMS:
             self._programs.popitem(last=False)
         _release_memory()
-        model = compiled_model(
-            task.config, task.build, data.image_shape, len(data.classes), data.pixel_max, task.seed
-        )
+        parts = []
+        for index, (split, transform) in enumerate(zip(task.splits, transforms, strict=True)):
+            model = self._model(task, transform, steps, task.seed_of(index))
+            if program is None:
+                program = Program(model, self._images, self._labels, task.config.batch_size)
+            else:
+                program.restart_from(model)
+            parts.append(_Part(split, self._data.labels[split.validation], program.state()))
         if program is None:
-            program = Program(model, self._images, self._labels, task.config.batch_size)
-        else:
-            program.restart_from(model)
+            raise TrialFailed("there is nothing to train on.")
         self._programs[key] = program
-        return TrainingRun(program, task, data.labels, started)
+        return TrainingRun(program, task, parts, started)
+
+    def _model(self, task: Task, transform: Transform, steps: int, seed: int) -> keras.Model:
+        shape, classes = self._data.image_shape, len(self._data.classes)
+        return compiled_model(task.config, task.build, shape, classes, transform, seed, steps)
+
+    def _transform(self, config: TrialConfig, split: Split) -> Transform:
+        settings = (config.scale, config.l2_axis, *config.reduction)
+        key = (settings, split.train.tobytes())
+        if key not in self._transforms:
+            while len(self._transforms) >= CACHED_TRANSFORMS:
+                self._transforms.popitem(last=False)
+            data = self._data
+            self._transforms[key] = fit_transform(
+                config, data.images[split.train], data.labels[split.train]
+            )
+        self._transforms.move_to_end(key)
+        return self._transforms[key]
+
+
+@dataclass(frozen=True)
+class _Validated:
+    probabilities: Probabilities
+    loss: float
+    accuracy: float
+
+
+class _Part:
+    """One split of a task, with what is kept of the network that trains on it."""
+
+    def __init__(self, split: Split, val_labels: Labels, state: list[NDArray[Any]]) -> None:
+        self.train = tf.constant(split.train)
+        self.validation = tf.constant(split.validation)
+        self.val_labels = val_labels
+        self.state = state
+        self.latest = self.kept = _Validated(np.empty((0, 0), np.float32), math.nan, math.nan)
+        self.kept_weights: list[NDArray[Any]] = []
 
 
 class TrainingRun:
-    """One model in training. Knows its best epoch and keeps the weights of that epoch."""
+    """One model in training, or one for each fold. Keeps the weights of its best epoch."""
 
     def __init__(
-        self, program: Program, task: Task, labels: NDArray[np.int32], started: float
+        self, program: Program, task: Task, parts: Sequence[_Part], started: float
     ) -> None:
-        """Takes a program with fresh weights; `started` is in seconds of `time.perf_counter`."""
-        self._program = program
-        self._task = task
+        """Takes a program over; `started` is in seconds of `time.perf_counter`."""
+        self._program, self._task, self._parts = program, task, parts
         self._started = started
-        self._train = tf.constant(task.split.train)
-        self._validation = tf.constant(task.split.validation)
-        self._val_labels = labels[task.split.validation]
-        self._best: EpochReport | None = None
-        self._best_weights: list[NDArray[Any]] = []
-        self._best_probabilities: Probabilities = np.empty((0, 0), np.float32)
+        self._best: tuple[float, EpochReport] | None = None
         self.epoch = 0
 
     @property
@@ -202,21 +268,29 @@ class TrainingRun:
         """The optimizer's settings as read back from the compiled model."""
         return compiled_settings(self._program.model)
 
+    @property
+    def is_over(self) -> bool:
+        """Whether the last epoch was trained, or patience has ended."""
+        patience, best = self._task.config.patience, self._best
+        if patience is not None and best is not None and self.epoch - best[1].epoch >= patience:
+            return True
+        return self.epoch >= self._task.max_epochs
+
     def run_epoch(self) -> EpochReport:
-        """Trains one epoch and measures it on the validation split.
+        """Trains one epoch and measures it on the validation split, or splits.
 
         Raises:
             TrialFailed: the loss is not finite any more.
         """
         began = time.perf_counter()
         self.epoch += 1
-        seed = tf.constant([self._task.seed, self.epoch], tf.int32)
-        train_loss, train_accuracy = _means(
-            self._program.train_epoch(self._train, seed), self._train.shape[0]
-        )
-        trained = time.perf_counter()
-        sums, probabilities = self._program.predict(self._validation)
-        val_loss, val_accuracy = _means(sums, self._validation.shape[0])
+        train_seconds, rows = 0.0, []
+        for index, part in enumerate(self._parts):
+            seconds, figures = self._run_part(part, index)
+            train_seconds += seconds
+            rows.append(figures)
+        train_loss, train_accuracy, val_loss, val_accuracy = map(float, np.mean(rows, axis=0))
+        examples = sum(part.train.shape[0] for part in self._parts)
         report = EpochReport(
             epoch=self.epoch,
             train_loss=train_loss,
@@ -224,7 +298,7 @@ class TrainingRun:
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             epoch_seconds=time.perf_counter() - began,
-            examples_per_second=self._train.shape[0] / (trained - began),
+            examples_per_second=examples / train_seconds,
             timestamp_ms=time.time_ns() // 1_000_000,
         )
         if not report.is_finite:
@@ -232,52 +306,115 @@ class TrainingRun:
                 f"the loss is not finite after epoch {self.epoch} (train {train_loss}, "
                 f"validation {val_loss}); a lower learning rate may help."
             )
-        if self._best is None or val_accuracy > self._best.val_accuracy:
-            self._best = report
-            self._best_weights = self._program.model.get_weights()
-            self._best_probabilities = probabilities.numpy()
+        self._keep_if_best(report)
         return report
 
+    def _run_part(self, part: _Part, index: int) -> tuple[float, tuple[float, ...]]:
+        """Trains and validates one epoch on one split; also leaves its state in the program."""
+        program, began = self._program, time.perf_counter()
+        self._enter(part)
+        seed = tf.constant([self._task.seed_of(index), self.epoch], tf.int32)
+        sums = program.train_epoch(part.train, seed)
+        trained = _means(sums, part.train.shape[0])
+        seconds = time.perf_counter() - began
+        sums, probabilities = program.predict(part.validation)
+        validated = _means(sums, part.validation.shape[0])
+        part.latest = _Validated(probabilities.numpy(), *validated)
+        if len(self._parts) > 1:
+            part.state = program.state()
+        return seconds, (*trained, *validated)
+
+    def _enter(self, part: _Part) -> None:
+        if len(self._parts) > 1:
+            self._program.restore(part.state)
+
+    def _keep_if_best(self, report: EpochReport) -> None:
+        config = self._task.config
+        value = self._monitored(report)
+        if config.monitor.endswith(("loss", "error")):
+            value = -value
+        better = self._best is None or value > self._best[0]
+        if better:
+            self._best = value, report
+        if better or not config.restore_best:
+            for part in self._parts:
+                part.kept = part.latest
+        if better and config.restore_best:
+            for part in self._parts:
+                self._enter(part)
+                part.kept_weights = self._program.model.get_weights()
+
+    def _monitored(self, report: EpochReport) -> float:
+        monitor = self._task.config.monitor
+        if monitor in report.metrics:
+            return report.metrics[monitor]
+        labels = np.concatenate([part.val_labels for part in self._parts])
+        probabilities = np.concatenate([part.latest.probabilities for part in self._parts])
+        return metrics.named(monitor.removeprefix("val_"), labels, probabilities)
+
     def totals(self) -> TrialTotals:
-        """Measures the best epoch so far, then goes on from the latest.
+        """Measures the epoch whose weights are kept, then goes on from the latest.
 
         Raises:
             TrialFailed: the network's outputs are not probabilities.
         """
-        best, probabilities = self._best, self._best_probabilities
-        if best is None:
+        parts = self._parts
+        if self._best is None:
             raise TrialFailed("no epoch was trained.")
+        labels = np.concatenate([part.val_labels for part in parts])
+        probabilities = np.concatenate([part.kept.probabilities for part in parts])
         if not np.allclose(probabilities.sum(axis=1), 1.0, atol=1e-3):
             raise TrialFailed("build() does not end in probabilities: expected a softmax output.")
-        model = self._program.model
-        latest = model.get_weights() if best.epoch != self.epoch else None
-        if latest is not None:
-            model.set_weights(self._best_weights)
-        # As many training images as validation images: enough for the gap, at the same price.
-        sample = self._train[: self._validation.shape[0]]
-        sums, _ = self._program.predict(sample)
-        _, train_accuracy = _means(sums, sample.shape[0])
-        if latest is not None:
-            model.set_weights(latest)
+        train_accuracy = statistics.fmean(self._train_accuracy(part) for part in parts)
+        val_accuracy = statistics.fmean(part.kept.accuracy for part in parts)
+        restored = self._task.config.restore_best
         return TrialTotals(
-            best_epoch=best.epoch,
-            parameters=model.count_params(),
-            val_loss=best.val_loss,
-            val_accuracy=best.val_accuracy,
+            best_epoch=self._best[1].epoch if restored else self.epoch,
+            parameters=network_of(self._program.model).count_params(),
+            val_loss=statistics.fmean(part.kept.loss for part in parts),
+            val_accuracy=val_accuracy,
             train_accuracy=train_accuracy,
-            gap=train_accuracy - best.val_accuracy,
-            f1_macro=metrics.f1_macro(self._val_labels, probabilities),
-            roc_auc_ovo=metrics.roc_auc_ovo(self._val_labels, probabilities),
+            gap=train_accuracy - val_accuracy,
             wall_seconds=time.perf_counter() - self._started,
+            measures=metrics.measure(labels, probabilities),
+            fold_accuracies=tuple(p.kept.accuracy for p in parts) if len(parts) > 1 else (),
         )
 
+    def _train_accuracy(self, part: _Part) -> float:
+        """With the weights that are kept, on as many images as there are in validation.
+
+        Enough for the gap, at the same price.
+        """
+        program = self._program
+        self._enter(part)
+        latest = program.model.get_weights() if part.kept_weights else None
+        if part.kept_weights:
+            program.model.set_weights(part.kept_weights)
+        sample = part.train[: part.validation.shape[0]]
+        _, accuracy = _means(program.predict(sample)[0], sample.shape[0])
+        if latest is not None:
+            program.model.set_weights(latest)
+        return accuracy
+
+    def snapshot(self) -> bytes:
+        """The `.keras` file of the latest epoch, without the optimizer's state."""
+        return self._saved()
+
     def saved_model(self) -> bytes:
-        """The `.keras` file of the best epoch, without the optimizer's state.
+        """The `.keras` file of the weights that are kept, without the optimizer's state.
+
+        With folds, that of the first one. To be called when training is over.
 
         Raises:
             TrialFailed: the model cannot be loaded from it again.
         """
-        self._program.model.set_weights(self._best_weights)
+        part = self._parts[0]
+        self._enter(part)
+        if part.kept_weights:
+            self._program.model.set_weights(part.kept_weights)
+        return self._saved()
+
+    def _saved(self) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
             self._program.model.save(path, include_optimizer=False)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from search.metrics import f1_macro
+from search.metrics import measure
 from search.records import Interval, Recommendation, Verdict
 from search.selection import mcnemar_p_value, percent, points, wilson_interval
 
@@ -43,7 +43,7 @@ def judge(
     return Verdict(
         accuracy=accuracy,
         baseline_accuracy=baseline_accuracy,
-        f1_macro=f1_macro(labels, first),
+        measures=measure(labels, first),
         only_recommended_right=only_first,
         only_baseline_right=only_baseline,
         p_value=p_value,

@@ -77,23 +77,33 @@ class Worker:
         report = WorkerReport(os.getpid())
         try:
             if self._run is None:
-                split = self._context.data.split(job.split_seed)
-                task = Task(job.config, self._build, self._context.space.name, split, job.seed)
-                self._run = self._trainer.start(task)
+                self._run = self._trainer.start(self._task(job))
                 report = replace(report, compiled=self._run.compiled)
             run, at_rung = self._run, False
             deadline = time.monotonic() + STRETCH_SECONDS
             while not (at_rung or (report.epochs and time.monotonic() > deadline)):
                 report = replace(report, epochs=(*report.epochs, run.run_epoch()))
-                at_rung = run.epoch in job.rungs or run.epoch >= job.max_epochs
+                if run.epoch in job.snapshots:
+                    taken = {**report.snapshots, run.epoch: run.snapshot()}
+                    report = replace(report, snapshots=taken)
+                at_rung = run.epoch in job.rungs or run.is_over
             if at_rung:
                 report = replace(report, totals=run.totals())
-            if run.epoch >= job.max_epochs:
+            if run.is_over:
                 model = run.saved_model() if job.keep_model else None
                 report = replace(report, final=True, model=model)
         except Exception as error:  # noqa: BLE001 - what was measured before it is kept
             report = replace(report, final=True, failure=_reason(error))
         return report
+
+    def _task(self, job: Assignment) -> Task:
+        data, context = self._context.data, self._context
+        splits = (
+            data.folds(job.folds, job.split_seed)
+            if job.folds
+            else (data.split(job.split_seed, job.validation_fraction),)
+        )
+        return Task(job.config, self._build, context.space.name, splits, job.seed, job.max_epochs)
 
 
 def examine(job: Examination) -> Examined:

@@ -6,10 +6,32 @@ import hashlib
 import json
 from typing import Annotated, Literal, NoReturn
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 Units = Annotated[int, Field(ge=1, le=65_536)]
 Scalar = bool | int | float | str
+Initializer = Literal[
+    "glorot_uniform",
+    "glorot_normal",
+    "he_uniform",
+    "he_normal",
+    "lecun_uniform",
+    "lecun_normal",
+    "random_uniform",
+    "random_normal",
+    "orthogonal",
+]
+Monitored = Literal[
+    "val_accuracy",
+    "val_loss",
+    "val_f1_macro",
+    "val_f1_micro",
+    "val_roc_auc_ovo",
+    "val_roc_auc_ovr",
+    "val_calibration_error",
+    "train_accuracy",
+    "train_loss",
+]
 
 
 class _ReadOnly(dict[str, Scalar]):
@@ -34,6 +56,18 @@ class TrialConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    scale: Literal["max", "255", "min-max", "standardize", "l2", "none"] = "max"
+    """What is done to raw pixels, with figures of the training images only: divide by the largest
+    value, or by 255; each pixel to 0..1; each pixel to mean 0 and deviation 1; unit length."""
+    l2_axis: Literal[1, 2, 3, "image"] = "image"
+    """Scale "l2" only: what gets unit length, as the axis of (n, height, width, channels) that is
+    summed over; 1 is each column of the image. "image": all its pixels together."""
+    pca_components: int | None = Field(default=None, ge=1, le=65_536)
+    """Principal components of the training images that the network sees in place of pixels."""
+    pca_variance: float | None = Field(default=None, gt=0.0, lt=1.0)
+    """Likewise, as many as explain this fraction of the variance."""
+    forest_pixels: int | None = Field(default=None, ge=1, le=65_536)
+    """The network sees only so many pixels: those most important to a random forest."""
     filters: tuple[Units, ...] = Field(default=(), max_length=16)
     """Filters per convolution; its length is the conv depth. Each is followed by max pooling."""
     kernel_size: int = Field(default=3, ge=1, le=31)
@@ -42,23 +76,53 @@ class TrialConfig(BaseModel):
     hidden: tuple[Units, ...] = Field(default=(128,), max_length=64)
     """Units per dense hidden layer."""
     activation: Literal["relu", "elu", "gelu", "selu", "silu", "tanh", "sigmoid"] = "relu"
-    kernel_initializer: Literal["glorot_uniform", "he_normal", "lecun_normal", "random_uniform"] = (
-        "glorot_uniform"
-    )
+    kernel_initializer: Initializer = "glorot_uniform"
+    batch_normalization: bool = False
+    """After every convolution and dense hidden layer, before its activation."""
     input_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     """After every dense hidden layer."""
     batch_size: int = Field(default=32, ge=1, le=65_536)
-    optimizer: Literal["adam", "rmsprop", "sgd"] = "adam"
+    optimizer: Literal["adam", "adamw", "rmsprop", "sgd"] = "adam"
     learning_rate: float = Field(default=0.001, gt=0.0, le=100.0)
     momentum: float = Field(default=0.0, ge=0.0, lt=1.0)
-    """SGD only."""
+    """SGD and RMSprop only."""
+    nesterov: bool = False
+    """SGD only; without momentum it changes nothing."""
+    weight_decay: float = Field(default=0.004, ge=0.0, le=1.0)
+    """AdamW only."""
+    schedule: Literal["constant", "inverse-time", "cosine"] | None = None
+    """Of the learning rate. None: inverse-time where `decay` is given, else constant. Cosine falls
+    to zero at the last epoch."""
     decay: float = Field(default=0.0, ge=0.0, le=1.0)
-    """SGD only: the learning rate at step t is learning_rate / (1 + decay * t)."""
+    """Inverse-time only: the learning rate at step t is learning_rate / (1 + decay * t)."""
+    epochs: int | None = Field(default=None, ge=1, le=100_000)
+    """Trains so many epochs at most; None: as many as the study's `max_epochs`."""
+    monitor: Monitored = "val_accuracy"
+    """What decides which epoch is best, and when patience ends."""
+    patience: int | None = Field(default=None, ge=1, le=100_000)
+    """Ends after so many epochs in a row without a new best; None: never."""
+    restore_best: bool = True
+    """Whether the weights of the best epoch are kept; else those of the last one."""
     extra: Annotated[dict[str, Scalar], AfterValidator(_ReadOnly)] = Field(
         default_factory=_ReadOnly
     )
     """For spaces with a `build` of their own: whatever it reads."""
+
+    @model_validator(mode="after")
+    def _parts_fit_together(self) -> TrialConfig:
+        if sum(x is not None for x in self.reduction) > 1:
+            raise ValueError("only one of pca_components, pca_variance and forest_pixels at a time")
+        if self.filters and any(x is not None for x in self.reduction):
+            raise ValueError("convolutions need whole images: leave filters or the reduction out")
+        if self.schedule not in (None, "inverse-time") and self.decay:
+            raise ValueError(f"decay belongs to schedule inverse-time, not to {self.schedule}")
+        return self
+
+    @property
+    def reduction(self) -> tuple[int | float | None, ...]:
+        """The settings of which one, at most, replaces the pixels by fewer features."""
+        return self.pca_components, self.pca_variance, self.forest_pixels
 
     def __eq__(self, other: object) -> bool:
         """Whether the `config_id` is the same: to Python, 1, 1.0 and True would be equal."""

@@ -11,6 +11,7 @@ from search.records import (
     Assignment,
     Candidate,
     EpochReport,
+    Measures,
     Phase,
     Recommendation,
     State,
@@ -49,11 +50,27 @@ def make_totals(**values: Any) -> TrialTotals:
         "val_accuracy": 0.8,
         "train_accuracy": 0.9,
         "gap": 0.1,
-        "f1_macro": 0.79,
-        "roc_auc_ovo": 0.95,
         "wall_seconds": 3.5,
+        "measures": make_measures(),
     }
     return TrialTotals(**(fields | values))
+
+
+def make_measures(**values: Any) -> Measures:
+    """Of two classes, ten images each."""
+    fields: dict[str, Any] = {
+        "accuracy": 0.8,
+        "loss": 0.6,
+        "f1_macro": 0.79,
+        "f1_micro": 0.8,
+        "roc_auc_ovo": 0.95,
+        "roc_auc_ovr": 0.94,
+        "calibration_error": 0.05,
+        "precision": (0.75, 0.875),
+        "recall": (0.9, 0.7),
+        "confusion": ((9, 1), (3, 7)),
+    }
+    return Measures(**(fields | values))
 
 
 def make_assignment(number: int = 0, **values: Any) -> Assignment:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 import gzip
 import io
+import math
 import os
 import pickle
 import subprocess
@@ -16,16 +17,17 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
+from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
 from search.data import (
     DATASET_NOTES,
     DATASETS,
     FASHION_CLASSES,
-    IDX_NAMES,
     LoadedData,
     TestLock,
     load,
 )
+from search.readers import IDX_NAMES
 from search.records import DataError, Opening
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -157,6 +159,50 @@ def test_the_test_split_stays_what_it_was_so_that_no_study_trains_on_images_of_a
     assert digits.test.fingerprint == "af35ecfe40d007fc"
 
 
+@pytest.mark.parametrize("fraction", [0.1, 0.25, 0.5])
+def test_a_split_by_another_fraction_is_that_of_scikit_learn(
+    digits: LoadedData, fraction: float
+) -> None:
+    labels = digits.training.labels
+    split = digits.training.split(3, fraction)
+    assert len(split.validation) == math.ceil(fraction * 1437)
+    counts = np.bincount(labels[split.validation])
+    assert np.abs(counts - fraction * np.bincount(labels)).max() < 1
+    splitter = StratifiedShuffleSplit(1, test_size=fraction, random_state=3)
+    train, validation = next(splitter.split(labels, labels))
+    assert np.array_equal(split.train, train)
+    assert np.array_equal(split.validation, validation)
+
+
+@pytest.mark.parametrize(("count", "seed"), [(2, 0), (5, 0), (5, 1), (10, 2**31 - 1)])
+def test_folds_are_those_of_scikit_learn(digits: LoadedData, count: int, seed: int) -> None:
+    labels = digits.training.labels
+    wanted = StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels)
+    folds = digits.training.folds(count, seed)
+    assert len(folds) == count
+    for fold, (train, validation) in zip(folds, wanted, strict=True):
+        assert set(fold.train.tolist()) == set(train.tolist())
+        assert set(fold.validation.tolist()) == set(validation.tolist())
+        assert len(fold.train) + len(fold.validation) == 1437
+        assert fold.train.dtype == fold.validation.dtype == np.int32
+
+
+def test_every_image_is_validated_in_exactly_one_fold(digits: LoadedData) -> None:
+    folds = digits.training.folds(5, 0)
+    validated = np.concatenate([fold.validation for fold in folds])
+    assert np.array_equal(np.sort(validated), np.arange(1437))
+
+
+def test_folds_follow_from_their_seed_and_are_in_random_order(digits: LoadedData) -> None:
+    folds, again, other = (digits.training.folds(5, seed) for seed in (0, 0, 1))
+    for fold, same in zip(folds, again, strict=True):
+        assert np.array_equal(fold.train, same.train)
+        assert np.array_equal(fold.validation, same.validation)
+        assert not np.array_equal(fold.train, np.sort(fold.train))
+        assert not np.array_equal(fold.validation, np.sort(fold.validation))
+    assert set(folds[0].validation.tolist()) != set(other[0].validation.tolist())
+
+
 # Fingerprints
 
 
@@ -203,9 +249,6 @@ def test_a_fingerprint_tells_images_of_the_same_bytes_but_another_shape_apart(
     turned = {key: small_arrays()[key].reshape(-1, 5, 4) for key in ("x_train", "x_test")}
     write_npz(tmp_path, **turned)
     assert load("mnist", tmp_path, 0).fingerprint != before
-
-
-# Pixels
 
 
 # The lock
@@ -260,11 +303,33 @@ def test_the_lock_cannot_be_pickled_inside_the_data_it_came_with(digits: LoadedD
     assert pickle.loads(pickle.dumps(digits.training)).name == "digits"
 
 
-def test_the_lock_shows_only_size_and_fingerprint(lock: TestLock) -> None:
+def test_the_lock_shows_only_figures_that_no_model_can_be_chosen_by(lock: TestLock) -> None:
     public = {name for name in dir(lock) if not name.startswith("_")}
-    assert public == {"fingerprint", "open", "size"}
+    assert public == {"class_counts", "fingerprint", "open", "shared_with", "size"}
     assert not hasattr(lock, "__dict__")
     assert lock.size == 20
+
+
+def test_the_lock_counts_its_images_of_each_class(lock: TestLock) -> None:
+    assert lock.class_counts(10) == (2,) * 10
+    assert lock.class_counts(12) == (*(2,) * 10, 0, 0)
+
+
+def test_the_lock_counts_its_images_among_others(lock: TestLock) -> None:
+    images, others = small_arrays()["x_test"], small_arrays()["x_train"]
+    assert lock.shared_with(others) == 0
+    assert lock.shared_with(np.concatenate([others, images[[3, 3, 5]]])) == 2
+    assert lock.shared_with(images) == 20
+    assert lock.shared_with(images ^ np.uint8(1)) == 0
+
+
+def test_images_of_the_same_bytes_but_another_shape_are_not_shared(lock: TestLock) -> None:
+    assert lock.shared_with(small_arrays()["x_test"].reshape(20, 5, 4)) == 0
+
+
+def test_a_test_image_counts_once_for_each_time_it_is_there() -> None:
+    twice = TestLock(np.zeros((2, 3, 3, 1), np.uint8), np.zeros(2, np.int32))
+    assert twice.shared_with(np.zeros((1, 3, 3, 1), np.uint8)) == 2
 
 
 def test_the_fingerprint_of_the_test_split_is_that_of_its_contents(tmp_path: Path) -> None:
@@ -393,7 +458,243 @@ def test_a_data_set_that_keras_cannot_download_says_the_two_ways_out(
         assert part in str(caught.value)
 
 
+# One's own data
+
+
+def own(folder: Path, options: dict[str, Any] | None = None, **arrays: NDArray[Any]) -> LoadedData:
+    """Loads the small arrays with some of them changed, from a path."""
+    return load(str(write_npz(folder, "own", **arrays)), None, 0, **(options or {}))
+
+
+def own_error(folder: Path, options: dict[str, Any] | None = None, **arrays: NDArray[Any]) -> str:
+    with pytest.raises(DataError) as caught:
+        own(folder, options, **arrays)
+    assert str(folder / "own.npz") in str(caught.value)
+    return str(caught.value)
+
+
+def relabelled(values: NDArray[Any]) -> Arrays:
+    """The labels 0 to 9 replaced by `values`."""
+    return {name: values[small_arrays()[name]] for name in ("y_train", "y_test")}
+
+
+SPARSE = np.array([-7, 0, 3, 40, 41, 100, 1_000, 2**31, 2**40, 2**53])
+WORDS = np.array(["ten", "nine", "eight", "seven", "six", "five", "four", "three", "two", "one"])
+
+
+@pytest.mark.parametrize(
+    ("values", "classes"),
+    [
+        (np.arange(10), tuple("0123456789")),
+        (np.arange(1, 11, dtype=np.uint8), (*"123456789", "10")),
+        (SPARSE, tuple(map(str, SPARSE.tolist()))),
+        (np.arange(10, dtype=np.float16), tuple("0123456789")),
+        (np.arange(10)[:, np.newaxis], tuple("0123456789")),
+        (WORDS, tuple(sorted(WORDS.tolist()))),
+        (WORDS[:, np.newaxis], tuple(sorted(WORDS.tolist()))),
+        (np.arange(10) > 4, ("False", "True")),
+        (np.eye(10), tuple("0123456789")),
+        (np.eye(10, dtype=bool), tuple("0123456789")),
+        (np.eye(12, dtype=np.uint8)[2:], ("2", "3", "4", "5", "6", "7", "8", "9", "10", "11")),
+    ],
+    ids=[
+        *["from 0", "from 1", "sparse", "whole floats", "column", "words", "column of words"],
+        *["bool", "one-hot floats", "one-hot bool", "one-hot without 0 and 1"],
+    ],
+)
+def test_labels_of_every_form_become_positions_in_the_sorted_classes(
+    tmp_path: Path, values: NDArray[Any], classes: tuple[str, ...]
+) -> None:
+    loaded = own(tmp_path, **relabelled(values))
+    names = [str(v) for v in (values.argmax(1) if values.shape[1:] > (1,) else values.ravel())]
+    if values.dtype.kind == "f" and values.ndim == 1:
+        names = [str(int(value)) for value in values]
+    assert loaded.training.classes == classes
+    assert loaded.training.labels.dtype == np.int32
+    found = [classes[label] for label in loaded.training.labels]
+    assert found == [names[label] for label in small_arrays()["y_train"]]
+    _, labels = loaded.test.open("s", "r", 0, lambda _: None)
+    assert [classes[label] for label in labels] == [names[i] for i in small_arrays()["y_test"]]
+
+
+def test_text_labels_follow_the_order_of_the_named_classes(tmp_path: Path) -> None:
+    loaded = own(tmp_path, classes=WORDS, **relabelled(WORDS))
+    assert loaded.training.classes == tuple(WORDS.tolist())
+    assert np.array_equal(loaded.training.labels, small_arrays()["y_train"])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wanted"),
+    [
+        (np.uint8, np.uint8),
+        (np.bool_, np.uint8),
+        (np.int16, np.float32),
+        (np.uint16, np.float32),
+        (np.int64, np.float32),
+        (np.float16, np.float32),
+        (np.float64, np.float32),
+        (np.longdouble, np.float32),
+        (">f4", np.float32),
+    ],
+)
+def test_pixels_are_kept_as_bytes_and_become_float32_otherwise(
+    tmp_path: Path, dtype: Any, wanted: type
+) -> None:
+    arrays = {name: small_arrays()[name].astype(dtype) for name in ("x_train", "x_test")}
+    loaded = own(tmp_path, **arrays)
+    images, _ = loaded.test.open("s", "r", 0, lambda _: None)
+    assert loaded.training.images.dtype == images.dtype == wanted
+    assert loaded.training.images.dtype.isnative
+    assert np.array_equal(loaded.training.images[..., 0], arrays["x_train"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "option", "wanted"),
+    [
+        ((16,), None, (4, 4, 1)),
+        ((20,), (4, 5), (4, 5, 1)),
+        ((20,), (5, 4, 1), (5, 4, 1)),
+        ((48,), (4, 4, 3), (4, 4, 3)),
+        ((16,), (2, 8), (2, 8, 1)),
+        ((4, 5), None, (4, 5, 1)),
+        ((4, 5, 1), None, (4, 5, 1)),
+        ((4, 5, 3), None, (4, 5, 3)),
+        ((4, 5), (4, 5), (4, 5, 1)),
+        ((4, 5), (4, 5, 1), (4, 5, 1)),
+        ((4, 5, 3), (4, 5, 3), (4, 5, 3)),
+        ((1, 1), None, (1, 1, 1)),
+    ],
+)
+def test_images_of_every_shape_become_height_width_channels(
+    tmp_path: Path,
+    shape: tuple[int, ...],
+    option: tuple[int, ...] | None,
+    wanted: tuple[int, int, int],
+) -> None:
+    arrays = {
+        name: np.arange(count * math.prod(shape)).astype(np.uint8).reshape(count, *shape)
+        for name, count in (("x_train", 60), ("x_test", 20))
+    }
+    loaded = own(tmp_path, {"image_shape": option}, **arrays)
+    assert loaded.training.image_shape == wanted
+    assert np.array_equal(loaded.training.images.ravel(), arrays["x_train"].ravel())
+
+
+@pytest.mark.parametrize(
+    ("shape", "option", "clue"),
+    [
+        ((20,), None, "20 pixels"),
+        ((20,), (4, 4), "4x4"),
+        ((20,), (20,), "HxW"),
+        ((20,), (-4, -5), "-4x-5"),
+        ((20,), (5, 2, 2), "(60, 5, 2, 2)"),
+        ((4, 5), (5, 4), "(5, 4)"),
+        ((4, 5), (4, 5, 3), "(4, 5, 3)"),
+        ((4, 5, 3), (4, 5), "(4, 5)"),
+    ],
+)
+def test_an_image_shape_that_does_not_fit_is_refused_with_both_shapes(
+    tmp_path: Path, shape: tuple[int, ...], option: tuple[int, ...] | None, clue: str
+) -> None:
+    arrays = {"x_train": np.zeros((60, *shape), np.uint8)}
+    message = own_error(tmp_path, {"image_shape": option}, **arrays)
+    assert clue in message
+    assert "--image-shape" in message or "expected (n, height, width)" in message
+
+
+def test_a_class_that_the_test_part_lacks_is_a_warning_that_says_what_is_undefined(
+    tmp_path: Path,
+) -> None:
+    loaded = own(tmp_path, y_test=np.arange(20) % 8)
+    (warning,) = loaded.warnings
+    for part in ("'8', '9'", "recall", "area under the ROC curve", "undefined"):
+        assert part in warning
+    assert loaded.test.class_counts(10)[8:] == (0, 0)
+
+
+def test_a_rare_class_that_the_drawn_test_part_lacks_is_a_warning(tmp_path: Path) -> None:
+    labels = np.array([7, 7] + [1, 2] * 29)
+    path = tmp_path / "own.npz"
+    np.savez(path, x=small_arrays()["x_train"], y=labels)
+    loaded = load(str(path), None, 0)
+    assert "'7'" in loaded.warnings[0]
+    assert loaded.training.labels.tolist().count(2) == 2
+
+
+def test_data_without_doubt_has_no_warnings(tmp_path: Path, digits: LoadedData) -> None:
+    assert own(tmp_path).warnings == ()
+    assert digits.warnings == ()
+
+
+def test_the_drawn_test_part_is_the_same_for_every_seed(tmp_path: Path) -> None:
+    path = tmp_path / "own.npz"
+    np.savez(path, x=small_arrays()["x_train"], y=small_arrays()["y_train"] % 5)
+    one, other = (load(str(path), None, seed) for seed in (0, 1))
+    assert one.test.fingerprint == other.test.fingerprint
+    assert one.fingerprint != other.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("own.npz", "own"),
+        ("my data (v2).npz", "my-data-v2"),
+        ("<b>$(rm -rf)\n.npz", "b-rm-rf"),
+        ("--.npz", "data"),
+        ("größe.v1.npz", "größe.v1"),
+        ("x" * 200 + ".npz", "x" * 60),
+    ],
+)
+def test_the_name_of_ones_own_data_is_fit_for_messages(
+    tmp_path: Path, file: str, name: str
+) -> None:
+    path = write_npz(tmp_path).rename(tmp_path / file)
+    assert load(str(path), None, 0).training.name == name
+
+
+def test_a_folder_and_an_array_in_it_are_called_by_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my insects").mkdir()
+    monkeypatch.chdir(tmp_path / "my insects")
+    for name, array in small_arrays().items():
+        np.save(f"{name}.npy", array)
+    for path in (".", "x_train.npy", str(tmp_path / "my insects")):
+        assert load(path, None, 0).training.name == "my-insects"
+
+
+def test_a_known_name_means_that_data_set_whatever_lies_in_the_working_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "digits").mkdir()
+    for name, array in small_arrays().items():
+        np.save(tmp_path / "digits" / f"{name}.npy", array)
+    assert load("digits", None, 0).training.image_shape == (8, 8, 1)
+    assert load("./digits", None, 0).training.image_shape == (4, 5, 1)
+
+
+@pytest.mark.parametrize("options", [{"label_column": "class"}, {"image_shape": (8, 8)}])
+def test_options_for_files_are_refused_for_a_known_data_set(options: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"digits: .* are for your own files"):
+        load("digits", None, 0, **options)
+
+
 # What is refused
+
+
+@pytest.mark.parametrize("name", ["", "absent.npz", "a\0b", "x" * 5_000])
+def test_a_name_that_is_neither_known_nor_there_says_that_a_path_may_be_given(name: str) -> None:
+    with pytest.raises(DataError) as caught:
+        load(name, None, 0)
+    for part in ("Unknown data set", *DATASETS, "path of your own data", ".npz", ".csv", "IDX"):
+        assert part in str(caught.value)
+
+
+def test_a_published_data_set_without_its_test_part_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mnist.npz"
+    np.savez(path, x_train=small_arrays()["x_train"], y_train=small_arrays()["y_train"])
+    assert f"{path}: without the test part" in load_error(tmp_path)
 
 
 def test_an_unknown_data_set_names_the_nearest() -> None:

@@ -21,13 +21,13 @@ from search.records import (
     Phase,
     State,
     StudyFailed,
-    TrialTotals,
     WorkerReport,
 )
 from search.sampler import Sampler
 from search.scheduler import make_scheduler
 from search.settings import StudySettings
 from search.space import find_space, open_space
+from tests.builders import make_totals
 
 SPACE = open_space(find_space("mlp"))
 Make = Callable[..., StudyDirector]
@@ -68,7 +68,7 @@ def make(data: LoadedData, ledger: Ledger) -> Make:
 
 def _report(epoch: int, accuracy: float, final: bool, **more: object) -> WorkerReport:
     item = EpochReport(epoch, 1.0, 0.5, 1.0, accuracy, 0.1, 100.0, epoch)
-    totals = TrialTotals(epoch, 1000, 1.0, accuracy, accuracy, 0.0, accuracy, 0.9, 1.0)
+    totals = make_totals(best_epoch=epoch, val_accuracy=accuracy)
     return WorkerReport(1, (item,), totals=totals, final=final, **more)  # type: ignore[arg-type]
 
 

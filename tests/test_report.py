@@ -13,7 +13,13 @@ from search.records import Interval, Phase, Recommendation, State, TrialRecord, 
 from search.registry import RegisteredModel
 from search.report import BEST_TRIALS, ReportContent, count_trials, write_report
 from spaces.config import TrialConfig
-from tests.builders import make_candidate, make_config, make_recommendation, make_trial
+from tests.builders import (
+    make_candidate,
+    make_config,
+    make_measures,
+    make_recommendation,
+    make_trial,
+)
 
 SCRIPT = "<script>alert(1)</script>"
 BASELINE = make_candidate([0.80, 0.81, 0.82], 1_234, is_baseline=True, units=128)
@@ -21,7 +27,7 @@ WINNER = make_candidate([0.90, 0.91, 0.92], 56_789)
 VERDICT = Verdict(
     accuracy=Interval(0.95, 0.93, 0.97),
     baseline_accuracy=Interval(0.85, 0.82, 0.88),
-    f1_macro=0.9432,
+    measures=make_measures(f1_macro=0.9432),
     only_recommended_right=71,
     only_baseline_right=17,
     p_value=0.00012,

@@ -18,12 +18,12 @@ from search.records import (
     Phase,
     State,
     TrackingError,
-    TrialTotals,
     WorkerReport,
 )
 from search.settings import TrackingSettings
 from search.tracking import Tracker, check_tracking
 from spaces.config import TrialConfig
+from tests.builders import make_measures, make_totals
 from tests.running import serving
 
 TAGS = {"podium.data": "digits", "podium.space": "mlp"}
@@ -87,7 +87,7 @@ def test_a_replay_from_the_ledger_stores_nothing_twice(
     from sqlalchemy import text
 
     _fill(ledger, "again", 5)
-    totals = TrialTotals(5, 10, 0.2, 0.505, 0.6, 0.095, 0.5, float("nan"), 1.0)
+    totals = make_totals(measures=make_measures(roc_auc_ovo=float("nan")))
     ledger.append("again", 0, WorkerReport(1, totals=totals))
     ledger.end_trial("again", 0, State.COMPLETED, 1_700_000_001_000)
     for _ in range(2):

@@ -14,7 +14,10 @@ from search.data import Split, TrainingData, load
 from search.model import build_network, compiled_model, compiled_settings
 from search.records import EpochReport, TrialFailed
 from search.trainer import Program, Task, Trainer, TrainingRun
+from search.transforms import Transform
 from spaces.config import TrialConfig
+
+SCALE = Transform(factor=1 / 16)
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +35,9 @@ def _task(data: TrainingData, seed: int = 1, **config: object) -> Task:
         TrialConfig.model_validate({"hidden": (16,), "batch_size": 64, **config}),
         build_network,
         "test",
-        data.split(0),
+        (data.split(0),),
         seed,
+        max_epochs=20,
     )
 
 
@@ -82,7 +86,7 @@ def test_a_step_updates_as_keras_itself_would(
     labels = data.labels[:64]
 
     def fresh() -> keras.Model:
-        return compiled_model(task.config, build_network, shape, classes, data.pixel_max, seed=5)
+        return compiled_model(task.config, build_network, shape, classes, SCALE, seed=5, steps=100)
 
     ours = fresh()
     program = Program(ours, tf.constant(data.images), tf.constant(data.labels), 64)
@@ -103,9 +107,9 @@ def test_an_epoch_takes_every_image_once_the_last_batch_included(data: TrainingD
             return super()._step(positions)
 
     task = _task(data)
-    model = compiled_model(task.config, build_network, data.image_shape, 10, 16.0, seed=1)
+    model = compiled_model(task.config, build_network, data.image_shape, 10, SCALE, seed=1, steps=100)
     program = Recording(model, tf.constant(data.images), tf.constant(data.labels), 64)
-    positions = tf.constant(task.split.train[:150])
+    positions = tf.constant(task.splits[0].train[:150])
     program.train_epoch(positions, tf.constant([1, 1]))
     assert sorted(seen) == sorted(positions.numpy().tolist())
     first = list(seen)
@@ -118,9 +122,9 @@ def test_validation_figures_are_those_of_keras(data: TrainingData, trainer: Trai
     task = _task(data, dropout=0.5)
     run = trainer.start(task)
     report = _train(run, 1)[0]
-    images = data.images[task.split.validation].astype(np.float32)
+    images = data.images[task.splits[0].validation].astype(np.float32)
     loss, accuracy = run._program.model.evaluate(
-        images, data.labels[task.split.validation], verbose=0
+        images, data.labels[task.splits[0].validation], verbose=0
     )
     assert report.val_loss == pytest.approx(loss, rel=1e-4)
     assert report.val_accuracy == pytest.approx(accuracy, abs=1e-6)
@@ -129,7 +133,7 @@ def test_validation_figures_are_those_of_keras(data: TrainingData, trainer: Trai
 def test_more_images_than_one_evaluation_batch_are_all_evaluated(data: TrainingData) -> None:
     everything = np.arange(len(data.labels), dtype=np.int32)
     task = _task(data)
-    model = compiled_model(task.config, build_network, data.image_shape, 10, 16.0, seed=1)
+    model = compiled_model(task.config, build_network, data.image_shape, 10, SCALE, seed=1, steps=100)
     program = Program(model, tf.constant(data.images), tf.constant(data.labels), 64)
     sums, probabilities = program.predict(tf.constant(everything))
     expected = model.predict(data.images.astype(np.float32), verbose=0)
@@ -162,8 +166,8 @@ def test_the_saved_model_is_the_best_epochs_and_takes_raw_images(
     path = tmp_path / "model.keras"
     path.write_bytes(run.saved_model())
     loaded = keras.models.load_model(path, safe_mode=True)
-    images = data.images[task.split.validation].astype(np.float32)
-    hits = loaded.predict(images, verbose=0).argmax(axis=1) == data.labels[task.split.validation]
+    images = data.images[task.splits[0].validation].astype(np.float32)
+    hits = loaded.predict(images, verbose=0).argmax(axis=1) == data.labels[task.splits[0].validation]
     assert hits.mean() == pytest.approx(max(r.val_accuracy for r in reports), abs=1e-6)
 
 
@@ -200,7 +204,7 @@ def test_a_build_that_breaks_its_contract_fails_with_the_reason(
 ) -> None:
     task = _task(data)
     with pytest.raises(TrialFailed, match=message):
-        trainer.start(Task(task.config, build, "own", task.split, 0))
+        trainer.start(Task(task.config, build, "own", task.splits, 0, 9))
 
 
 def test_outputs_that_are_no_probabilities_fail(data: TrainingData, trainer: Trainer) -> None:
@@ -210,7 +214,7 @@ def test_outputs_that_are_no_probabilities_fail(data: TrainingData, trainer: Tra
         return keras.Model(inputs, outputs(keras.layers.Flatten()(inputs)))
 
     task = _task(data)
-    run = trainer.start(Task(task.config, logits, "logits", task.split, 0))
+    run = trainer.start(Task(task.config, logits, "logits", task.splits, 0, 9))
     run.run_epoch()
     with pytest.raises(TrialFailed, match="softmax"):
         run.totals()
@@ -226,7 +230,7 @@ def test_an_own_build_gets_pixels_between_0_and_1(data: TrainingData) -> None:
         return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(hidden))
 
     config = TrialConfig(extra={"width": 5})
-    model = compiled_model(config, own, data.image_shape, 10, data.pixel_max, seed=0)
+    model = compiled_model(config, own, data.image_shape, 10, SCALE, seed=0, steps=100)
     assert shapes == [((8, 8, 1), 10, 5)]
     scaled = model.get_layer("scale")(data.images.astype(np.float32)).numpy()
     assert (scaled.min(), scaled.max()) == (0.0, 1.0)
@@ -236,7 +240,7 @@ def test_compiled_settings_are_read_from_the_model_not_from_the_configuration(
     data: TrainingData,
 ) -> None:
     config = TrialConfig(optimizer="sgd", learning_rate=0.2, momentum=0.5, decay=0.25)
-    model = compiled_model(config, build_network, data.image_shape, 10, 16.0, seed=0)
+    model = compiled_model(config, build_network, data.image_shape, 10, SCALE, seed=0, steps=100)
     settings = compiled_settings(model)
     assert settings["class_name"] == "SGD"
     assert settings["momentum"] == 0.5
@@ -247,7 +251,7 @@ def test_compiled_settings_are_read_from_the_model_not_from_the_configuration(
 
 def test_the_learning_rate_decays_with_every_step(data: TrainingData) -> None:
     config = TrialConfig(optimizer="sgd", learning_rate=0.2, decay=0.25)
-    model = compiled_model(config, build_network, data.image_shape, 10, 16.0, seed=0)
+    model = compiled_model(config, build_network, data.image_shape, 10, SCALE, seed=0, steps=100)
     program = Program(model, tf.constant(data.images), tf.constant(data.labels), 32)
     program.train_epoch(tf.range(96), tf.constant([0, 0]))
     assert float(model.optimizer.learning_rate) == pytest.approx(0.2 / (1 + 0.25 * 3))
@@ -255,10 +259,11 @@ def test_the_learning_rate_decays_with_every_step(data: TrainingData) -> None:
 
 def test_parameter_counts_are_the_published_ones() -> None:
     config = TrialConfig(hidden=(128, 128))
-    model = compiled_model(config, build_network, (28, 28, 1), 10, 255.0, seed=0)
+    model = compiled_model(config, build_network, (28, 28, 1), 10, SCALE, seed=0, steps=100)
     assert model.count_params() == 118_282
     cnn = TrialConfig(filters=(32, 32), hidden=(256,), padding="valid")
-    assert compiled_model(cnn, build_network, (28, 28, 1), 10, 255.0, 0).count_params() == 217_194
+    deep = compiled_model(cnn, build_network, (28, 28, 1), 10, SCALE, seed=0, steps=100)
+    assert deep.count_params() == 217_194
 
 
 def test_graphs_of_past_trials_are_let_go(data: TrainingData) -> None:
@@ -279,6 +284,6 @@ def test_a_split_uses_only_its_own_images(data: TrainingData, trainer: Trainer) 
     split = data.split(0)
     small = Split(split.train[:100], split.validation[:50])
     task = _task(data)
-    report = trainer.start(Task(task.config, build_network, "test", small, 1)).run_epoch()
+    report = trainer.start(Task(task.config, build_network, "test", (small,), 1, 9)).run_epoch()
     assert (report.train_accuracy * 100) == pytest.approx(round(report.train_accuracy * 100))
     assert (report.val_accuracy * 50) == pytest.approx(round(report.val_accuracy * 50))

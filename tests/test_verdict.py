@@ -64,7 +64,7 @@ def test_the_f1_of_the_verdict_is_that_of_the_recommended_model() -> None:
     wrong = {0, 1, 5}
     predicted = answers(LABELS, wrong).argmax(axis=1)
     expected = f1_score(LABELS, predicted, average="macro")
-    assert judged(wrong, set(range(20))).f1_macro == pytest.approx(expected)
+    assert judged(wrong, set(range(20))).measures.f1_macro == pytest.approx(expected)
 
 
 def test_a_clear_advantage_is_said_to_be_more_than_chance() -> None:

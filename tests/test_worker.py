@@ -111,7 +111,7 @@ def test_an_examination_gives_each_models_probabilities_and_one_package(
     models = {}
     for units in (4, 6):
         config = TrialConfig(hidden=(units,))
-        run = trainer.start(Task(config, build_network, "mlp", data.split(0), 1))
+        run = trainer.start(Task(config, build_network, "mlp", (data.split(0),), 1, 9))
         run.run_epoch()
         models[str(units)] = run.saved_model()
     images = data.images[:40]

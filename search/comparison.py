@@ -1,0 +1,293 @@
+"""Published figures beside ours, and in words whether they agree. Pure."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from search.records import Candidate, EpochReport, Phase, Recommendation, State, TrialRecord
+from search.selection import percent, points, probability_better, recommend
+from spaces.notebooks import Experiment, Figure, Notebook
+
+TOLERANCE = 0.004
+"""Of accuracies and areas: a smaller difference is none in practice."""
+LOSS_TOLERANCE = 0.05
+"""Of losses, as a fraction of the published one."""
+DEVIATIONS = 3.0
+SEPARATED = 0.95
+"""The probability from which one model counts as better than another."""
+
+
+@dataclass(frozen=True, slots=True)
+class Repetition:
+    """A trial that repeats an experiment, with its epochs in order."""
+
+    trial: TrialRecord
+    epochs: Sequence[EpochReport]
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One published figure and what came out here.
+
+    Attributes:
+        ours: one value for each seed, in the order of the trials.
+        deviation: standard deviation over seeds; None for a single one.
+        difference: mean of ours - mean of the published ones; None where nothing was run.
+        standard_errors: the difference in standard errors of a difference of two such means, with
+            our deviation for both; None for a single seed.
+        words: reproduced, within noise, differs, not run, or that it cannot be compared.
+    """
+
+    figure: Figure
+    ours: tuple[float, ...]
+    deviation: float | None
+    difference: float | None
+    standard_errors: float | None
+    words: str
+
+    @property
+    def mean(self) -> float | None:
+        """Mean over seeds."""
+        return statistics.fmean(self.ours) if self.ours else None
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """An experiment with everything that was measured of it here.
+
+    Attributes:
+        repetitions: its completed trials, shared with equal experiments.
+        agreements: one for each published figure.
+        figures: ours by metric, for each seed: also those that nothing was published of.
+        epochs: how long each trial trained.
+        parameters: None where nothing was run.
+        shortened: trained for fewer epochs than published, on purpose.
+    """
+
+    experiment: Experiment
+    repetitions: tuple[Repetition, ...]
+    agreements: tuple[Agreement, ...]
+    figures: Mapping[str, tuple[float, ...]]
+    epochs: tuple[int, ...]
+    parameters: int | None
+    shortened: bool
+
+    @property
+    def seconds(self) -> tuple[float, ...]:
+        """Wall seconds of each trial in its worker, waiting included."""
+        return tuple(r.trial.totals.wall_seconds for r in self.repetitions if r.trial.totals)
+
+
+def compare(notebook: Notebook, repetitions: Sequence[Repetition]) -> list[Row]:
+    """Puts every experiment of a notebook beside the trials that repeat it."""
+    return [
+        _row(experiment, tuple(r for r in repetitions if _repeats(r.trial, experiment)))
+        for experiment in notebook.experiments
+    ]
+
+
+def _repeats(trial: TrialRecord, experiment: Experiment) -> bool:
+    done = trial.phase is Phase.REPRODUCE and trial.state is State.COMPLETED
+    return done and (trial.config, trial.folds) == (experiment.config, experiment.folds)
+
+
+def _row(experiment: Experiment, repetitions: tuple[Repetition, ...]) -> Row:
+    trials = [r.trial for r in repetitions]
+    shortened = any(t.max_epochs < (experiment.config.epochs or 0) for t in trials)
+    names = ["train_accuracy", "val_accuracy"]
+    if experiment.folds:
+        names += [f"val_{name}" for name in ("loss", "f1_micro", "roc_auc_ovo")]
+    else:
+        names += [f"test_{name}" for name in ("accuracy", "loss", "f1_macro", "roc_auc_ovo")]
+    figures = {name: _values(Figure(name, ()), repetitions) for name in names}
+    return Row(
+        experiment=experiment,
+        repetitions=repetitions,
+        agreements=tuple(
+            agree(figure, _values(figure, repetitions), shortened=shortened)
+            for figure in experiment.published
+        ),
+        figures={name: values for name, values in figures.items() if values},
+        epochs=tuple(t.epochs_trained for t in trials),
+        parameters=next((t.totals.parameters for t in trials if t.totals), None),
+        shortened=shortened,
+    )
+
+
+def _values(figure: Figure, repetitions: Sequence[Repetition]) -> tuple[float, ...]:
+    values = (_value(figure, repetition) for repetition in repetitions)
+    return tuple(value for value in values if value is not None)
+
+
+def _value(figure: Figure, repetition: Repetition) -> float | None:
+    trial = repetition.trial
+    part, _, name = figure.metric.partition("_")
+    if part == "val":
+        return _validated(trial, name)
+    wanted = figure.epoch or trial.epochs_trained
+    if part == "train":
+        found = [e.metrics[figure.metric] for e in repetition.epochs if e.epoch == wanted]
+    else:
+        found = [r.measures.scalars[name] for r in trial.tests if r.epoch == wanted]
+    return found[0] if found else None
+
+
+def _validated(trial: TrialRecord, name: str) -> float | None:
+    if trial.totals is None:
+        return None
+    if name in ("accuracy", "loss"):
+        return trial.totals.val_accuracy if name == "accuracy" else trial.totals.val_loss
+    return trial.totals.measures.scalars[name]
+
+
+def agree(figure: Figure, ours: tuple[float, ...], *, shortened: bool = False) -> Agreement:
+    """Says in words whether a published figure was reproduced.
+
+    Reproduced: within 0.4 points (of a loss, within 5%). Within noise: further off, but within
+    three standard deviations over our seeds. Differs: neither.
+
+    Args:
+        figure: with one value for each published run.
+        ours: one value for each seed; none where it was not run.
+        shortened: trained for fewer epochs than published.
+    """
+    if not ours:
+        return Agreement(figure, ours, None, None, None, "not run")
+    published = statistics.fmean(figure.values)
+    difference = statistics.fmean(ours) - published
+    deviation = statistics.stdev(ours) if len(ours) > 1 else None
+    errors = None
+    if deviation:
+        errors = difference / (deviation * math.sqrt(1 / len(ours) + 1 / len(figure.values)))
+    is_loss = figure.metric.endswith("loss")
+    tolerance = LOSS_TOLERANCE * published if is_loss else TOLERANCE
+    if shortened:
+        words = "trained for less: not comparable"
+    elif abs(difference) <= tolerance:
+        words = "reproduced"
+    elif deviation is not None and abs(difference) <= DEVIATIONS * deviation:
+        words = "within noise"
+    else:
+        words = "differs"
+    return Agreement(figure, ours, deviation, difference, errors, words)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What Podium recommends among a notebook's experiments, by validation alone.
+
+    Attributes:
+        recommendation: among the experiments that share seeds and splits; None where fewer than
+            two of them were trained on two seeds.
+        sentences: for people: what was recommended there and here, and how far that is certain.
+    """
+
+    recommendation: Recommendation | None
+    sentences: tuple[str, ...]
+
+
+def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judgement:
+    """Recommends again what the notebook recommended, or something else, and says how sure."""
+    published = _published_choice(notebook)
+    candidates, fraction = _candidates(notebook, rows)
+    if len(candidates) < 2:
+        too_few = (
+            "Podium recommends nothing among them: that takes two experiments, each trained on "
+            "two seeds or more."
+        )
+        return Judgement(None, (published, too_few))
+    recommendation = recommend(candidates, policy, fraction)
+    winner = recommendation.winner
+    chosen = recommendation.ranked[recommendation.chosen]
+    sentences = [
+        published,
+        f"Podium recommends {_named(notebook, winner)} by validation accuracy alone: "
+        f"{percent(winner.mean)} (standard error {points(chosen.standard_error)}) over "
+        f"{len(winner.accuracies)} seeds. {chosen.reason}",
+    ]
+    best = recommendation.ranked[0]
+    near = [
+        _named(notebook, r.candidate)
+        for r in recommendation.ranked
+        if best.candidate.mean - r.candidate.mean <= best.standard_error
+    ]
+    if len(near) > 1:
+        sentences.append(
+            f"The evidence does not separate {len(near)} of the {len(candidates)} models: "
+            f"{', '.join(near)} lie within one standard error of the best."
+        )
+    sentences.append(_against_published(notebook, rows, recommendation, fraction))
+    return Judgement(recommendation, tuple(s for s in sentences if s))
+
+
+def _published_choice(notebook: Notebook) -> str:
+    if not notebook.recommended:
+        return "The notebook compared nothing and recommended nothing."
+    return f"The notebook recommended {notebook.recommended}: {notebook.because}."
+
+
+def _against_published(
+    notebook: Notebook, rows: Sequence[Row], recommendation: Recommendation, fraction: float
+) -> str:
+    winner = recommendation.winner
+    if not notebook.recommended or winner.is_baseline:
+        return ""
+    theirs = [r.candidate for r in recommendation.ranked if r.candidate.is_baseline]
+    if not theirs:
+        row = next(r for r in rows if r.experiment.id == notebook.recommended)
+        runs = len(row.repetitions)
+        trained = f"was trained on {runs} seed{'s'[: runs != 1]} here" if runs else "was not run"
+        if row.shortened:
+            trained += f", for {max(row.epochs)} of {row.experiment.config.epochs} epochs"
+        return (
+            f"Experiment {notebook.recommended} {trained}, so that nothing can be said on whether "
+            "it is better or worse."
+        )
+    better = probability_better(winner, theirs[0], fraction)
+    separates = "separates" if max(better, 1 - better) >= SEPARATED else "does not separate"
+    return (
+        f"The probability that {_named(notebook, winner)} is better than "
+        f"{_named(notebook, theirs[0])}, the notebook's choice, is {percent(better)}: the evidence "
+        f"{separates} them."
+    )
+
+
+def _named(notebook: Notebook, candidate: Candidate) -> str:
+    same = [e.id for e in notebook.experiments if e.config == candidate.config and not e.folds]
+    return " = ".join(same)
+
+
+def _candidates(notebook: Notebook, rows: Sequence[Row]) -> tuple[list[Candidate], float]:
+    """The models that were trained at full length on the same seeds and splits, two at least."""
+    fraction = statistics.mode(e.validation_fraction for e in notebook.experiments if not e.folds)
+    models: dict[str, Row] = {}
+    for row in rows:
+        single = not row.experiment.folds and row.experiment.validation_fraction == fraction
+        if single and not row.shortened and len(row.repetitions) > 1:
+            models.setdefault(row.experiment.config.config_id, row)
+    shared = [
+        {(r.trial.seed, r.trial.split_seed) for r in row.repetitions} for row in models.values()
+    ]
+    seeds = sorted(set.intersection(*shared)) if shared else []
+    if len(seeds) < 2:
+        return [], fraction
+    theirs = notebook.recommended and notebook.experiment(notebook.recommended).config
+    return [
+        _candidate(row, seeds, row.experiment.config == theirs) for row in models.values()
+    ], fraction
+
+
+def _candidate(row: Row, seeds: Sequence[tuple[int, int]], is_theirs: bool) -> Candidate:
+    by_seed = {(r.trial.seed, r.trial.split_seed): r.trial for r in row.repetitions}
+    trials = [by_seed[seed] for seed in seeds]
+    return Candidate(
+        config=row.experiment.config,
+        accuracies=tuple(t.val_accuracy or 0.0 for t in trials),
+        trials=tuple(t.number for t in trials),
+        parameters=row.parameters or 0,
+        search_accuracy=None,
+        is_baseline=is_theirs,
+    )

@@ -1,0 +1,296 @@
+"""`podium reproduce`: a published notebook's experiments, run again and put beside its figures."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from search.comparison import Judgement, Repetition, Row, compare, judge_notebook
+from search.ledger import Ledger
+from search.records import ConfigError, State
+from search.reproduction import ReproductionDirector, plan
+from search.selection import percent
+from search.settings import StudySettings, nearest
+from search.study import (
+    DELIVERY_SECONDS,
+    Launch,
+    View,
+    begin,
+    conduct,
+    new_name,
+    now_ms,
+    one_line,
+    open_ledger,
+    prepare,
+    study_facts,
+    study_folder,
+)
+from search.tuning import leave_cluster
+from spaces.notebooks import NOTEBOOKS, Notebook
+
+DOCS_PATH = Path("docs/notebooks.md")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What to repeat.
+
+    Attributes:
+        only: ids of experiments; all where empty.
+        seeds: for each experiment, unless it asks for more or has a budget.
+        epochs_scale: by which epochs are multiplied.
+        full: without the budgets of experiments.
+    """
+
+    notebook: Notebook
+    only: tuple[str, ...] = ()
+    seeds: int = 3
+    epochs_scale: float = 1.0
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduced:
+    """What came out.
+
+    Attributes:
+        trouble: why MLflow does not have everything, if it does not.
+    """
+
+    name: str
+    rows: tuple[Row, ...]
+    judgement: Judgement
+    report: Path
+    trouble: str | None
+
+
+def find_notebook(name: str) -> Notebook:
+    """The notebook of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if name not in NOTEBOOKS:
+        raise ConfigError(f"Unknown notebook {name!r}.{nearest(name, NOTEBOOKS)}")
+    return NOTEBOOKS[name]
+
+
+def prepare_reproduction(request: Request, settings: StudySettings) -> Launch:
+    """Checks everything that can be checked before anything is written, and joins the cluster.
+
+    Raises:
+        PodiumError: whatever is wrong.
+    """
+    known = [experiment.id for experiment in request.notebook.experiments]
+    for name in request.only:
+        if name not in known:
+            raise ConfigError(
+                f"{request.notebook.id} has no experiment {name!r}.{nearest(name, known)}"
+            )
+    name = settings.study or new_name(request.notebook.id)
+    return prepare(settings.model_copy(update={"study": name}))
+
+
+def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced:
+    """Trains the experiments, opens the test split for each, and compares; leaves the cluster.
+
+    Args:
+        request: what to repeat.
+        launch: from `prepare_reproduction`.
+        view: makes what shows the progress meanwhile.
+
+    Raises:
+        StudyFailed: it could not reach its end; the ledger says why.
+    """
+    notebook, name = request.notebook, launch.name
+    jobs = plan(
+        notebook,
+        only=request.only,
+        seeds=request.seeds,
+        epochs_scale=request.epochs_scale,
+        full=request.full,
+        seed=launch.settings.seed,
+    )
+    chosen = notebook.recommended or notebook.experiments[0].id
+    facts = study_facts(launch, notebook.experiment(chosen).config)
+    extra = {
+        "notebook": notebook.id,
+        "only": list(request.only),
+        "seeds": request.seeds,
+        "epochs_scale": request.epochs_scale,
+        "full": request.full,
+    }
+    models = study_folder(name) / "models"
+    models.mkdir(exist_ok=True)
+    ledger = open_ledger()
+    try:
+        tracker = begin(launch, facts, ledger, extra)
+        director = ReproductionDirector(
+            name,
+            jobs,
+            launch.data,
+            ledger,
+            lambda number, epoch, model: _keep(models, number, epoch, model),
+            now_ms=now_ms,
+            notify=tracker.wake,
+        )
+        conduct(launch, director, ledger, tracker, view)
+        rows, judgement = outcome_of(ledger, notebook, [name], launch.settings.policy)
+        recommendation = judgement.recommendation
+        outcome: dict[str, Any] = {
+            "notebook": notebook.id,
+            "summary": " ".join(judgement.sentences),
+        }
+        if recommendation is not None:
+            outcome["recommended"] = recommendation.winner.config.config_id
+        ledger.set_outcome(name, outcome)
+        ledger.end_study(name, State.COMPLETED, None, now_ms())
+        report = study_folder(name) / "report.md"
+        report.write_text(render([(notebook, rows, judgement)], "report"), encoding="utf-8")
+        trouble = None
+        try:
+            tracker.close(DELIVERY_SECONDS)
+            note = str(outcome["summary"])
+            tracker.finish("FINISHED", now_ms(), note, {}, (report,))
+        except Exception as error:  # noqa: BLE001 - the result stands without MLflow
+            trouble = one_line(error)
+        return Reproduced(name, tuple(rows), judgement, report, trouble)
+    finally:
+        leave_cluster()
+        ledger.close()
+
+
+def outcome_of(
+    ledger: Ledger, notebook: Notebook, studies: Sequence[str], policy: str
+) -> tuple[list[Row], Judgement]:
+    """Compares what the given studies measured; of several, the first that has an experiment."""
+    repetitions: list[Repetition] = []
+    found: set[tuple[str, int]] = set()
+    for study in studies:
+        fresh = [
+            trial
+            for trial in ledger.trials(study)
+            if trial.state is State.COMPLETED and (trial.config.config_id, trial.folds) not in found
+        ]
+        found |= {(trial.config.config_id, trial.folds) for trial in fresh}
+        repetitions += [Repetition(trial, ledger.epochs(study, trial.number)) for trial in fresh]
+    rows = compare(notebook, repetitions)
+    return rows, judge_notebook(notebook, rows, policy)
+
+
+def write_docs(ledger: Ledger, path: Path, policy: str) -> None:
+    """Writes the page on all notebooks from what the ledger has of them at full epochs."""
+    parts = []
+    for notebook in NOTEBOOKS.values():
+        studies = [
+            study.name
+            for study in ledger.studies()
+            if study.settings.get("notebook") == notebook.id
+            and study.settings.get("epochs_scale") == 1.0
+        ]
+        parts.append((notebook, *outcome_of(ledger, notebook, studies, policy)))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(render(parts, "page"), encoding="utf-8")
+
+
+def render(parts: Sequence[tuple[Notebook, list[Row], Judgement]], kind: str) -> str:
+    """Markdown of one notebook's outcome ("report") or of the page on all of them ("page")."""
+    environment = Environment(
+        loader=PackageLoader("search"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    template = environment.get_template("notebooks.md.j2")
+    sections = [
+        {"notebook": notebook, "table": table(rows), "rows": rows, "judgement": judgement}
+        for notebook, rows, judgement in parts
+    ]
+    return template.render(sections=sections, kind=kind)
+
+
+def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """The comparison, one line for each published figure; one for a row without any."""
+    lines = []
+    for row in rows:
+        head = {
+            "experiment": row.experiment.id,
+            "model": row.experiment.config.summary,
+            "parameters": row.parameters,
+            "published parameters": row.experiment.parameters,
+        }
+        lines += [head | line for line in _figure_lines(row)]
+    return lines
+
+
+def _figure_lines(row: Row) -> list[dict[str, Any]]:
+    lines = []
+    for agreement in row.agreements:
+        figure = agreement.figure
+        where = f" after epoch {figure.epoch}" if figure.epoch else ""
+        lines.append(
+            {
+                "figure": figure.metric.replace("_", " ") + where,
+                "published": _shown(figure.metric, figure.values),
+                "ours": _shown(figure.metric, (agreement.mean,) if agreement.ours else ()),
+                "deviation": _spread(figure.metric, agreement.deviation),
+                "seeds": len(agreement.ours),
+                "difference": _spread(figure.metric, agreement.difference, signed=True),
+                "in standard errors": f"{agreement.standard_errors:+.1f}"
+                if agreement.standard_errors is not None
+                else "",
+                "verdict": agreement.words,
+            }
+        )
+    published = {agreement.figure.metric for agreement in row.agreements}
+    main = "val_accuracy" if row.experiment.folds else "test_accuracy"
+    if main not in published:
+        lines.append(_unpublished_line(row, main))
+    return lines
+
+
+def _unpublished_line(row: Row, metric: str) -> dict[str, Any]:
+    ours = row.figures.get(metric, ())
+    mean = sum(ours) / len(ours) if ours else None
+    deviation = statistics.stdev(ours) if len(ours) > 1 else None
+    return {
+        "figure": metric.replace("_", " "),
+        "published": "",
+        "ours": _shown(metric, (mean,) if mean is not None else ()),
+        "deviation": _spread(metric, deviation),
+        "seeds": len(ours),
+        "difference": "",
+        "in standard errors": "",
+        "verdict": "nothing published" if ours else "not run",
+    }
+
+
+def _is_fraction(metric: str) -> bool:
+    return not metric.endswith("loss")
+
+
+def _shown(metric: str, values: Sequence[float | None]) -> str:
+    texts = [
+        percent(value) if _is_fraction(metric) else f"{value:.3f}"
+        for value in values
+        if value is not None
+    ]
+    return ", ".join(texts)
+
+
+def _spread(metric: str, value: float | None, *, signed: bool = False) -> str:
+    if value is None:
+        return ""
+    sign = "+" if signed else ""
+    return f"{100 * value:{sign}.2f} pt" if _is_fraction(metric) else f"{value:{sign}.3f}"
+
+
+def _keep(folder: Path, number: int, epoch: int, model: bytes) -> None:
+    path = folder / f"{number:03d}-{epoch}.keras"
+    path.write_bytes(model)
