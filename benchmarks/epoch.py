@@ -31,7 +31,13 @@ def measure(data: TrainingData, batch_size: int, epochs: int) -> tuple[float, fl
     split = data.split(0)
     run = Trainer(data).start(Task(config, build_network, "mlp", (split,), 1, 100))
     model = compiled_model(
-        config, build_network, data.image_shape, len(data.classes), Transform(1.0 / 255.0), seed=1, steps=1
+        config,
+        build_network,
+        data.image_shape,
+        len(data.classes),
+        Transform(1.0 / 255.0),
+        seed=1,
+        steps=1,
     )
     images = data.images.astype(np.float32)
     train = images[split.train], data.labels[split.train]

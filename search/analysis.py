@@ -54,6 +54,7 @@ Floats = NDArray[np.float64]
 Features = NDArray[np.float32] | NDArray[np.float64] | NDArray[np.uint8]
 Labels = NDArray[np.int32]
 
+FEW_POINTS = 200
 MARKERS = "o^sDvP*Xd<>"
 """A shape for every ten classes, since there are ten colours."""
 
@@ -231,19 +232,20 @@ def activation_boxes(
     held = [label for label, group in enumerate(groups) if len(group)]
     figure = new_figure(7.5, 1.3 + 0.32 * len(classes), title)
     axes = figure.add_subplot()
-    axes.boxplot(
-        [groups[label] for label in held],
-        positions=held,
-        orientation="horizontal",
-        widths=0.6,
-        manage_ticks=False,
-        patch_artist=True,
-        boxprops={"facecolor": PALE_BLUE, "edgecolor": BLUE},
-        medianprops={"color": RED, "linewidth": 1.8},
-        whiskerprops={"color": BLUE},
-        capprops={"color": BLUE},
-        flierprops={"marker": ".", "markersize": 2, "markeredgecolor": GREY, "alpha": 0.5},
-    )
+    if held:
+        axes.boxplot(
+            [groups[label] for label in held],
+            positions=held,
+            orientation="horizontal",
+            widths=0.6,
+            manage_ticks=False,
+            patch_artist=True,
+            boxprops={"facecolor": PALE_BLUE, "edgecolor": BLUE},
+            medianprops={"color": RED, "linewidth": 1.8},
+            whiskerprops={"color": BLUE},
+            capprops={"color": BLUE},
+            flierprops={"marker": ".", "markersize": 2, "markeredgecolor": GREY, "alpha": 0.5},
+        )
     counts = [f"{len(group):,}" for group in groups]
     name_rows(axes, [f"{c} ({n})" for c, n in zip(classes, counts, strict=True)])
     tidy(axes, f"Activation of {plain(unit, 4.0)}", "Predicted class (images)")
@@ -333,7 +335,7 @@ def tsne(features: Features, perplexity: float = 40.0, seed: int = 0) -> Floats:
 
     Args:
         features: float or uint8 (n, d).
-        perplexity: lowered to a third of the other points where there are few.
+        perplexity: lowered to a third of the other points where those are few.
     """
     count = len(features)
     if count < 2:
@@ -342,9 +344,15 @@ def tsne(features: Features, perplexity: float = 40.0, seed: int = 0) -> Floats:
     start, _ = pca(features, 2)
     spread = start[:, 0].std()
     init = (start / spread * 1e-4).astype(np.float32) if spread else "random"
-    perplexity = min(perplexity, (count - 1) / 3)
-    model = TSNE(perplexity=perplexity, init=init, random_state=seed)
+    perplexity = _usable(perplexity, count)
+    # Of few points the exact gradient is faster than threads that wait for each other.
+    method = "exact" if count <= FEW_POINTS else "barnes_hut"
+    model = TSNE(perplexity=perplexity, init=init, method=method, random_state=seed)
     return np.asarray(model.fit_transform(features), dtype=np.float64)
+
+
+def _usable(perplexity: float, count: int) -> float:
+    return min(perplexity, max(0, count - 1) / 3)
 
 
 def tsne_scatter(
@@ -355,15 +363,15 @@ def tsne_scatter(
     seed: int = 0,
     title: str = "t-SNE",
 ) -> Figure:
-    """t-SNE to two dimensions, coloured by class.
+    """t-SNE to two dimensions, coloured by class; its title tells the perplexity that was used.
 
     Args:
         features: float or uint8 (n, d).
         labels: int32 (n,).
         perplexity: see `tsne`.
     """
-    points = tsne(features, perplexity, seed)
-    figure = _scatter_figure(classes, f"{title} (perplexity {perplexity:g})")
+    points, used = tsne(features, perplexity, seed), _usable(perplexity, len(features))
+    figure = _scatter_figure(classes, f"{title} (perplexity {used:.3g})")
     axes = figure.add_subplot()
     _scatter(axes, points, labels, classes)
     tidy(axes)

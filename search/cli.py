@@ -27,6 +27,7 @@ from search.tables import (
     brief,
     console,
     errors,
+    print_description,
     print_notebooks,
     print_recommendation,
     print_rows,
@@ -72,12 +73,27 @@ def main() -> None:
 def run(
     study: Annotated[str | None, typer.Option(help="Name; made from space, data, time.")] = None,
     space: Annotated[str | None, typer.Option(help="mlp, cnn, a .py file or a module.")] = None,
-    data: Annotated[str | None, typer.Option(help="digits, mnist or fashion-mnist.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, mnist, fashion-mnist, or a file or folder.")
+    ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of a CSV file. [label, class, target or y]")
+    ] = None,
+    image_shape: Annotated[
+        str | None, typer.Option(help="Of a CSV file's images: 28x28 or 32x32x3. [square]")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials of the search. [24]")] = None,
     max_epochs: Annotated[int | None, typer.Option(help="Epochs of a full trial. [18]")] = None,
     first_rung: Annotated[int | None, typer.Option(help="First epoch to stop at. [2]")] = None,
     reduction: Annotated[int | None, typer.Option(help="One in how many goes on. [3]")] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option(help="Only these values of a field, as batch_size=10,32; several times."),
+    ] = None,
+    folds: Annotated[
+        int | None, typer.Option(help="Search by stratified cross-validation. [0: one split]")
+    ] = None,
     sampler: Annotated[str | None, typer.Option(help=f"{', '.join(SAMPLERS)}. [tpe]")] = None,
     scheduler: Annotated[str | None, typer.Option(help=f"{', '.join(SCHEDULERS)}. [asha]")] = None,
     policy: Annotated[
@@ -140,6 +156,8 @@ def _introduce(launch: Launch) -> None:
         f"{len(launch.data.split.validation):,} validation, {test.size:,} test (locked); "
         f"fingerprint {launch.data.fingerprint}"
     )
+    for warning in launch.data.warnings:
+        tell(f"Note: {warning}")
     say(
         f"Ray {launch.cluster.address}: {launch.concurrent} trials at once on "
         f"{launch.cluster.cpus} CPUs"
@@ -222,7 +240,8 @@ def _reproduce(request: Request, flags: dict[str, Any]) -> None:
         )
     except KeyboardInterrupt:
         raise _interrupted(launch.name) from None
-    print_rows(table(done.rows), Format.TABLE)
+    lines = [{k: v for k, v in line.items() if k != "model"} for line in table(done.rows)]
+    print_rows(lines, Format.TABLE)
     say("")
     for sentence in done.judgement.sentences:
         tell(sentence)
@@ -326,6 +345,55 @@ def recommend(
         say(f"\nThe study's own policy recommended {shipped}; the registered model is that one.")
 
 
+@app.command(
+    epilog="Examples: `podium figures STUDY`, `podium figures STUDY --trial 7`, "
+    "`podium figures STUDY --kind confused-pair --pair 4,9`"
+)
+def figures(
+    study: Annotated[str, typer.Argument(help="A study.")],
+    trial: Annotated[
+        int | None, typer.Option(help="Of this trial. [the recommended one, or the best]")
+    ] = None,
+    kind: Annotated[
+        list[str] | None, typer.Option(help="Only figures of this kind; several times.")
+    ] = None,
+    pair: Annotated[
+        str | None, typer.Option(help="Two classes to confuse: 4,9. [the most confused]")
+    ] = None,
+    layer: Annotated[int, typer.Option(help="Dense hidden layer of the box plot.", min=1)] = 1,
+    unit: Annotated[int, typer.Option(help="Its unit, from 0.", min=0)] = 0,
+    image: Annotated[
+        list[int] | None, typer.Option(help="Position of an image in the pool; several times.")
+    ] = None,
+    pixels: Annotated[str | None, typer.Option(help="Two pixels, as 77,78.")] = None,
+    tsne_images: Annotated[int, typer.Option(help="Images of the t-SNE.", min=4)] = 1_000,
+) -> None:
+    """Draw a study's figures and those of one trial, as PNG files."""
+    from search.gallery import Wishes
+    from search.illustration import illustrate
+    from search.study import existing_ledger
+
+    wishes = Wishes(
+        pair=_two(pair, "--pair"),
+        layer=layer,
+        unit=unit,
+        images=tuple(image or ()),
+        pixels=_two(pixels, "--pixels"),
+        tsne_images=tsne_images,
+    )
+    for path in illustrate(existing_ledger(), study, trial, kind or (), wishes):
+        say(str(path))
+
+
+def _two(text: str | None, flag: str) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, comma, second = text.partition(",")
+    if not (comma and first.strip().isdigit() and second.strip().isdigit()):
+        raise ConfigError(f"{flag} {text}: expected two numbers from 0, as in 4,9.")
+    return int(first), int(second)
+
+
 @app.command(epilog="Examples: `podium ui`, `podium ui --port 5001`, `podium ui STUDY`")
 def ui(
     study: Annotated[
@@ -382,9 +450,49 @@ def spaces() -> None:
     say("Your own: --space path/to/file.py or --space package.module, with suggest and baseline.")
 
 
-@app.command(epilog="Example: `podium data`, then `podium run --data mnist --data-dir data`")
-def data() -> None:
-    """List the data sets."""
+data_app = typer.Typer(rich_markup_mode="markdown")
+app.add_typer(data_app, name="data")
+
+
+@data_app.callback(
+    invoke_without_command=True,
+    epilog="Examples: `podium data`, `podium data describe digits`, "
+    "`podium run --data mnist --data-dir data`",
+)
+def data(context: typer.Context) -> None:
+    """List the data sets, or describe one."""
+    if context.invoked_subcommand is not None:
+        return
     from search.data import DATASET_NOTES
+    from search.readers import FORMATS
 
     print_rows([{"data": k, "what": v} for k, v in DATASET_NOTES.items()], Format.TABLE)
+    say(f"Your own, by path: {FORMATS}")
+
+
+@data_app.command(
+    epilog="Examples: `podium data describe digits`, `podium data describe path/to/images`"
+)
+def describe(
+    data: Annotated[str, typer.Argument(help="A name of `podium data`, or a path.")],
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
+    label_column: Annotated[
+        str | None, typer.Option(help="Of a CSV file. [label, class, target or y]")
+    ] = None,
+    image_shape: Annotated[
+        str | None, typer.Option(help="Of images that are stored flat: 28x28 or 32x32x3.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of the split. [0]")] = None,
+) -> None:
+    """Say what a data set holds and what is doubtful about it; draw class counts and samples."""
+    from search.describe import describe as described
+    from search.gallery import draw_data
+    from search.settings import RUNS_PATH
+    from search.study import load_data
+
+    flags = {"data_dir": data_dir, "label_column": label_column, "image_shape": image_shape}
+    loaded = load_data(load_settings(None, {**flags, "data": data, "seed": seed}))
+    description = described(loaded)
+    print_description(description)
+    for path in draw_data(loaded, RUNS_PATH / "data" / description.fingerprint):
+        say(f"Picture {path}")

@@ -164,7 +164,7 @@ def load(
         DataError: unknown, missing, damaged, or too small for the split.
     """
     known = name in DATASETS
-    if not known and not (name and os.path.exists(name)):
+    if not known and not os.path.exists(name):
         raise DataError(
             f"Unknown data set {name!r}.{nearest(name, DATASETS)} "
             f"Or give the path of your own data: {FORMATS}."
@@ -188,7 +188,13 @@ def load(
 def _title(path: Path) -> str:
     """A short name for messages, of word characters, dots and hyphens."""
     path = path.resolve()
-    stem = path.name if path.is_dir() else path.parent.name if path.suffix == ".npy" else path.stem
+    stem = (
+        path.name
+        if path.is_dir()
+        else path.parent.name
+        if path.suffix.lower() == ".npy"
+        else path.stem
+    )
     return re.sub(r"[^\w.]+", "-", stem).strip("-.")[:60] or "data"
 
 

@@ -12,6 +12,9 @@ from search.records import (
     Assignment,
     ConfigError,
     Examination,
+    Inspected,
+    Inspection,
+    Job,
     Phase,
     Recommendation,
     State,
@@ -29,7 +32,6 @@ from spaces.config import TrialConfig
 
 HOPELESS_AFTER = 5
 """The study ends when this many trials have ended first and all have failed."""
-Job = Assignment | Examination
 
 
 @dataclass
@@ -58,6 +60,13 @@ class _Ended:
     state: State
     totals: TrialTotals | None
     reason: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    accuracy: float
+    job: Assignment
+    model: bytes
 
 
 class StudyDirector:
@@ -107,11 +116,14 @@ class StudyDirector:
         self._confirming: list[TrialConfig] = []
         self._finalists_chosen = False
         self._retried: set[tuple[str, int]] = set()
-        self._models: dict[str, tuple[float, bytes]] = {}
+        self._models: dict[str, _Kept] = {}
+        self._inspections: list[Inspection] = []
         self._finished = False
         self.recommendation: Recommendation | None = None
         self.verdict: Verdict | None = None
         self.package = b""
+        self.shipped: Assignment | None = None
+        self.inspected: Inspected | None = None
         confirms = (settings.finalists + 1) * settings.confirm_seeds if settings.finalists else 0
         self.progress = Progress(settings.trials, confirms)
 
@@ -123,7 +135,7 @@ class StudyDirector:
         """The next trial, or the examination once confirmation is over; None while to wait."""
         job = self._next_search() or self._next_confirmation()
         if job is None:
-            return self._next_examination()
+            return self._next_examination() or self._next_inspection()
         self._ledger.begin_trial(self._name, job, self._now_ms())
         self._open[job.number] = job
         self.progress.phase = job.phase.value
@@ -135,6 +147,11 @@ class StudyDirector:
         """Records a report and decides whether its trial goes on."""
         if isinstance(job, Examination):
             self._conclude(job, report)
+            return False
+        if isinstance(job, Inspection):
+            # Figures are welcome, but a study stands without them.
+            self.inspected = report.inspected
+            self._finished = True
             return False
         self._ledger.append(self._name, job.number, report)
         if report.totals is not None:
@@ -154,6 +171,9 @@ class StudyDirector:
         """Records that a worker died with its trial."""
         if isinstance(job, Examination):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
+        if isinstance(job, Inspection):
+            self._finished = True
+            return
         self._end(job, State.FAILED, reason)
         again = (job.config.config_id, job.seed)
         if job.phase is Phase.CONFIRM and again not in self._retried:
@@ -312,8 +332,9 @@ class StudyDirector:
         if report.model is None or report.totals is None:
             return
         kept = self._models.get(job.config.config_id)
-        if kept is None or report.totals.val_accuracy > kept[0]:
-            self._models[job.config.config_id] = (report.totals.val_accuracy, report.model)
+        accuracy = report.totals.val_accuracy
+        if kept is None or accuracy > kept.accuracy:
+            self._models[job.config.config_id] = _Kept(accuracy, job, report.model)
 
     # Verdict
 
@@ -331,7 +352,7 @@ class StudyDirector:
         self._notify()
         names = {c.config.config_id for c in (recommendation.winner, recommendation.baseline)}
         return Examination(
-            models={name: self._models[name][1] for name in names},
+            models={name: self._models[name].model for name in names},
             images=images,
             ship=recommendation.winner.config.config_id,
             requirements=self._requirements,
@@ -348,5 +369,10 @@ class StudyDirector:
             openings=len(self._ledger.openings(self._data.test.fingerprint)),
             data=self._data.training.name,
         )
-        self._finished = True
+        kept = self._models[self.recommendation.winner.config.config_id]
+        self.shipped = kept.job
+        self._inspections.append(Inspection(kept.model, kept.job.split_seed))
         self._notify()
+
+    def _next_inspection(self) -> Inspection | None:
+        return self._inspections.pop() if self._inspections else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -101,11 +102,12 @@ def _shortened(text: str, kept: int) -> str:
 def _drawable(text: str) -> str:
     font = get_font(findfont(FontProperties()))
     return "".join(
-        c if font.get_char_index(ord(c)) else c.encode("ascii", "backslashreplace").decode()
+        c if font.get_char_index(ord(c)) else c.encode("unicode_escape").decode()
         for c in " ".join(text.split())
     )
 
 
+@lru_cache(maxsize=1024)
 def _width(text: str) -> float:
     """In points."""
     font = FontProperties(size=TEXT_POINTS)
@@ -123,7 +125,7 @@ def tidy(axes: Axes, xlabel: str = "", ylabel: str = "") -> None:
 def name_rows(axes: Axes, names: Sequence[str]) -> None:
     """Names at y = 0, 1, 2 ..., from the top."""
     axes.set_yticks(range(len(names)), [plain(name) for name in names], fontsize=TEXT_POINTS)
-    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_ylim(max(1, len(names)) - 0.5, -0.5)
     axes.tick_params(axis="y", length=0)
 
 
@@ -173,7 +175,7 @@ def legend(figure: Figure, handles: Iterable[Artist], names: Sequence[str]) -> N
         list(handles),
         shown,
         loc="outside right upper",
-        ncols=math.ceil(len(shown) / 25),
+        ncols=max(1, math.ceil(len(shown) / 25)),
         fontsize=TEXT_POINTS,
         frameon=False,
     )

@@ -100,4 +100,5 @@ def calibration_error(labels: Labels, probabilities: Probabilities) -> float:
 def _exact(probabilities: Probabilities) -> NDArray[np.float64]:
     """Rows that sum to 1 in double precision, which scikit-learn insists on."""
     exact = probabilities.astype(np.float64)
-    return exact / exact.sum(axis=1, keepdims=True)
+    exact /= exact.sum(axis=1, keepdims=True)
+    return exact

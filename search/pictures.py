@@ -1,7 +1,7 @@
 """Pictures: of images, of what a classifier makes of them, of its pixels and of its layers.
 
-Images are uint8, or float32 of any range; drawn black is 0 and white is 255 (uint8) or 1 (floats
-in [0, 1]), and otherwise the lowest and the highest value of all the images of the figure.
+Images are uint8, or float32 of any range. Black is 0 and white is 255, or 1 for floats; floats
+beyond that move it to the lowest and the highest value among the images of the figure.
 """
 
 from __future__ import annotations
@@ -387,7 +387,7 @@ class LayerRow:
 def architecture(layers: Sequence[LayerRow], title: str = "Architecture") -> Figure:
     """The layers as boxes from top to bottom; beside each arrow, the shape that it carries."""
     figure = new_figure(4.6, 0.6 + 0.85 * len(layers), title)
-    axes = figure.add_subplot(xlim=(0, 4.4), ylim=(len(layers), 0))
+    axes = figure.add_subplot(xlim=(0, 4.4), ylim=(max(1, len(layers)), 0))
     axes.set_axis_off()
     for top, layer in enumerate(layers):
         colour = PALE_BLUE if layer.parameters else "#f0f2f3"

@@ -293,7 +293,11 @@ def _read_csv(path: Path, label_column: str | None) -> RawData:
     arrays = [_pixels(train, table, pixels), _labels(table, column)]
     if test.is_file():
         table = _table(test)
-        _label_column(test, table, column)
+        if column not in table.columns:
+            raise DataError(
+                f"{test}: no column {column!r}, but a test part needs labels too. Without them, "
+                f"give {train} alone: a fifth of it is then set aside."
+            )
         if set(table.columns) != {*pixels, column}:
             raise DataError(f"{test}: its columns are not those of {train}.")
         arrays += [_pixels(test, table, pixels), _labels(table, column)]
@@ -303,7 +307,7 @@ def _read_csv(path: Path, label_column: str | None) -> RawData:
 def _table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    with _readable(path), path.open(encoding="utf-8-sig", newline="") as file:
+    with _readable(path), path.open(encoding="utf-8", newline="") as file:
         _limit(path, path.stat().st_size)
         if not path.stat().st_size:
             raise DataError(f"{path}: empty.")

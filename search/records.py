@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -239,6 +239,56 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspection:
+    """A trained model to be looked into, on the images that its trial has seen.
+
+    Attributes:
+        model: a `.keras` file.
+        split_seed: of the trial, as are `validation_fraction` and `folds`.
+        activation_images: on how many images to record activations, at most.
+        name: what it is made for, where several may be under way.
+    """
+
+    model: bytes
+    split_seed: int
+    validation_fraction: float = 0.2
+    folds: int = 0
+    activation_images: int = 2_000
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One layer of a model; `output_shape` begins with None for the batch."""
+
+    name: str
+    kind: str
+    output_shape: tuple[int | None, ...]
+    parameters: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspected:
+    """What came of an `Inspection`; of folds, that of the first one.
+
+    Attributes:
+        train: int32 positions in the pool; `train_probabilities` are float32 (n, classes).
+        validation: likewise.
+        positions: int32 (m,), the images of `activations`.
+        activations: float32 (m, units) of each dense hidden layer, "hidden 1" first.
+    """
+
+    layers: tuple[Layer, ...]
+    train: NDArray[np.int32]
+    validation: NDArray[np.int32]
+    train_probabilities: NDArray[np.float32]
+    val_probabilities: NDArray[np.float32]
+    positions: NDArray[np.int32]
+    activations: Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerReport:
     """What a worker sends after each stretch of epochs.
 
@@ -252,6 +302,7 @@ class WorkerReport:
         snapshots: `.keras` files by the epoch after which they were taken.
         pid: the worker's process.
         examined: the answer to an `Examination`.
+        inspected: the answer to an `Inspection`.
     """
 
     pid: int
@@ -263,6 +314,11 @@ class WorkerReport:
     model: bytes | None = None
     snapshots: Mapping[int, bytes] = field(default_factory=dict)
     examined: Examined | None = None
+    inspected: Inspected | None = None
+
+
+Job: TypeAlias = Assignment | Examination | Inspection
+"""What a worker can be given to do."""
 
 
 @dataclass(frozen=True, slots=True)

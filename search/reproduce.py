@@ -11,6 +11,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.comparison import Judgement, Repetition, Row, compare, judge_notebook
+from search.gallery import Subject
+from search.illustration import Look, illustrate_reproduction, look_into
 from search.ledger import Ledger
 from search.records import ConfigError, State
 from search.reproduction import ReproductionDirector, plan
@@ -141,6 +143,7 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
         )
         conduct(launch, director, ledger, tracker, view)
         rows, judgement = outcome_of(ledger, notebook, [name], launch.settings.policy)
+        drawn = _illustrate(launch, notebook, rows, director)
         recommendation = judgement.recommendation
         outcome: dict[str, Any] = {
             "notebook": notebook.id,
@@ -156,13 +159,47 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
         try:
             tracker.close(DELIVERY_SECONDS)
             note = str(outcome["summary"])
-            tracker.finish("FINISHED", now_ms(), note, {}, (report,))
+            tracker.finish("FINISHED", now_ms(), note, {}, (report, *filter(None, [drawn])))
         except Exception as error:  # noqa: BLE001 - the result stands without MLflow
             trouble = one_line(error)
         return Reproduced(name, tuple(rows), judgement, report, trouble)
     finally:
         leave_cluster()
         ledger.close()
+
+
+def _illustrate(
+    launch: Launch, notebook: Notebook, rows: Sequence[Row], director: ReproductionDirector
+) -> Path | None:
+    """The folder with the notebook's figures; None where nothing that they show was run."""
+    folder = study_folder(launch.name) / "figures"
+    wanted = {drawing.experiment for drawing in notebook.drawings}
+    first = {
+        row.experiment.id: row.repetitions[0]
+        for row in rows
+        if row.repetitions and row.experiment.id in wanted
+    }
+    models = study_folder(launch.name) / "models"
+    images = max((d.options.get("tsne_images", 2_000) for d in notebook.drawings), default=0)
+    looks = []
+    for repetition in first.values():
+        trial = repetition.trial
+        model = (models / f"{trial.number:03d}-{trial.epochs_trained}.keras").read_bytes()
+        looks.append(Look(trial, model, images))
+    data = launch.data
+    counts = data.test.class_counts(len(data.training.classes))
+    subjects = {}
+    inspected = look_into(data.training, launch.space.source, looks) if looks else []
+    for (experiment, repetition), seen in zip(first.items(), inspected, strict=True):
+        probabilities = director.probabilities.get(repetition.trial.number)
+        opened = None
+        if director.opened is not None and probabilities is not None:
+            opened = (*director.opened, probabilities)
+        subjects[experiment] = Subject(
+            repetition.trial, repetition.epochs, seen, data.training, counts, opened
+        )
+    paths = illustrate_reproduction(notebook, rows, subjects, folder)
+    return folder if paths else None
 
 
 def outcome_of(
@@ -222,11 +259,20 @@ def table(rows: Sequence[Row]) -> list[dict[str, Any]]:
         head = {
             "experiment": row.experiment.id,
             "model": row.experiment.config.summary,
-            "parameters": row.parameters,
-            "published parameters": row.experiment.parameters,
+            "parameters": _parameters(row),
         }
         lines += [head | line for line in _figure_lines(row)]
     return lines
+
+
+def _parameters(row: Row) -> str:
+    """Ours, and in what they differ from the published ones."""
+    if row.parameters is None:
+        return ""
+    published = row.experiment.parameters
+    if published in (None, row.parameters):
+        return f"{row.parameters:,}"
+    return f"{row.parameters:,} (published: {published:,})"
 
 
 def _figure_lines(row: Row) -> list[dict[str, Any]]:

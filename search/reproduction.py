@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from search.data import Labels, LoadedData
-from search.director import Job, Progress
+from search.data import Images, Labels, LoadedData
+from search.director import Progress
 from search.ledger import Ledger
-from search.metrics import measure
+from search.metrics import Probabilities, measure
 from search.records import (
     Assignment,
     Examination,
+    Job,
     Phase,
     State,
     StudyFailed,
@@ -135,6 +136,8 @@ class ReproductionDirector:
         self._examinations: list[Examination] = []
         self._examining: dict[str, Labels] = {}
         self._retried: set[int] = set()
+        self.opened: tuple[Images, Labels] | None = None
+        self.probabilities: dict[int, Probabilities] = {}
         self.progress = Progress(len(jobs), 0)
 
     def is_finished(self) -> bool:
@@ -157,7 +160,7 @@ class ReproductionDirector:
 
     def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Records a report; every trial goes on to its end."""
-        if isinstance(job, Examination):
+        if not isinstance(job, Assignment):
             self._conclude(job, report)
             return False
         self._ledger.append(self._name, job.number, report)
@@ -177,9 +180,8 @@ class ReproductionDirector:
 
     def on_crash(self, job: Job, reason: str) -> None:
         """Records that a worker died; its trial is tried once more, on the same seeds."""
-        if isinstance(job, Examination):
+        if not isinstance(job, Assignment):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
-        retry = None
         if job.number not in self._retried:
             retry = replace(job, number=next(self._numbers))
             self._retried.add(retry.number)
@@ -220,16 +222,18 @@ class ReproductionDirector:
             self._ledger.record_opening,
         )
         self._examining[job.name] = labels
+        self.opened = images, labels
         return replace(job, images=images)
 
-    def _conclude(self, job: Examination, report: WorkerReport) -> None:
-        if report.examined is None:
+    def _conclude(self, job: Job, report: WorkerReport) -> None:
+        if report.examined is None or not isinstance(job, Examination):
             raise StudyFailed(f"The examination on the test split failed: {report.failure}")
         labels = self._examining[job.name]
         results: dict[int, list[TestResult]] = {}
         for name, probabilities in report.examined.probabilities.items():
             number, epoch = map(int, name.split("/"))
             results.setdefault(number, []).append(TestResult(epoch, measure(labels, probabilities)))
+            self.probabilities[number] = probabilities
         for number, found in results.items():
             self._ledger.record_tests(self._name, number, found)
         # Last, for until then the study is not finished.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -48,6 +49,8 @@ class StudySettings(BaseModel):
     space: str = "mlp"
     data: str = "digits"
     data_dir: Path | None = None
+    label_column: str | None = None
+    image_shape: str | None = Field(default=None, pattern=r"^\d+x\d+(x[13])?$")
     trials: int = Field(default=24, ge=1, le=1_000_000)
     max_epochs: int = Field(default=18, ge=1, le=100_000)
     first_rung: int = Field(default=2, ge=1)
@@ -83,6 +86,13 @@ class StudySettings(BaseModel):
             )
         return value
 
+    @field_validator("grid", mode="before")
+    @classmethod
+    def _grid_is_text(cls, value: object) -> object:
+        if not isinstance(value, dict):
+            raise ValueError("expected `name: [value, value]` lines, or --grid name=value,value")
+        return {str(name).replace("-", "_"): _listed(values) for name, values in value.items()}
+
     @field_validator("folds")
     @classmethod
     def _one_fold_is_none(cls, value: int) -> int:
@@ -105,6 +115,13 @@ class StudySettings(BaseModel):
                 "raise --max-epochs, lower --first-rung, or use --scheduler none"
             )
         return self
+
+
+def _listed(values: object) -> tuple[str, ...]:
+    """The values of one parameter of a grid as text; a list of layer sizes as `128-64`."""
+    items = values if isinstance(values, list | tuple) else [values]
+    texts = ("-".join(map(str, v)) if isinstance(v, list | tuple) else str(v) for v in items)
+    return tuple(dict.fromkeys(text.strip() for text in texts))
 
 
 def without_password(uri: str) -> str:
@@ -168,6 +185,8 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
         ConfigError: an unknown key (with the nearest known one) or an impossible value.
     """
     typed = {name: value for name, value in flags.items() if value is not None}
+    if "grid" in typed:
+        typed["grid"] = _parsed_grid(typed["grid"])
     values = read_mapping(study_file) if study_file is not None else {}
     where = f"{study_file}: "
     _check_keys(StudySettings, values, where)
@@ -179,7 +198,20 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
         merged = tracking.model_dump() | _with_field_names(overrides)
         tracking = _validated(TrackingSettings, merged, lambda _: f"{where}tracking: ")
     values |= {**typed, "tracking": tracking}
+    if isinstance(values.get("grid"), dict) and values["grid"]:
+        values.setdefault("sampler", "grid")
+        values.setdefault("trials", math.prod(len(_listed(v)) for v in values["grid"].values()))
     return _validated(StudySettings, values, lambda name: "" if name in typed else where)
+
+
+def _parsed_grid(flags: Iterable[str]) -> dict[str, list[str]]:
+    grid: dict[str, list[str]] = {}
+    for flag in flags:
+        name, equals, values = flag.partition("=")
+        if not (equals and name.strip() and values.strip()):
+            raise ConfigError(f"--grid {flag}: expected name=value,value, as in batch_size=10,32.")
+        grid.setdefault(name.strip(), []).extend(values.split(","))
+    return grid
 
 
 def _check_keys(model: type[BaseModel], values: Mapping[str, Any], where: str) -> None:

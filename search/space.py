@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -126,6 +127,75 @@ def open_space(source: SpaceSource) -> Space:
     if build is not None and not callable(build):
         raise ConfigError(f"Space {source.name}: build is not a function.")
     return Space(source, module.suggest, module.baseline, build)
+
+
+def listed_space(space: Space, grid: Mapping[str, Sequence[str]]) -> Space:
+    """The space's baseline with some fields varied over listed values, and nothing else.
+
+    Args:
+        space: gives baseline and network.
+        grid: values as text by the name of a field of `TrialConfig`, or of `extra.`; layer sizes
+            are joined by dashes: `128-64`.
+
+    Raises:
+        ConfigError: an unknown field, or a value that it cannot have.
+    """
+    baseline = space.baseline_config()
+    known = {
+        name: {text: _field_value(baseline, name, text) for text in texts}
+        for name, texts in grid.items()
+    }
+
+    def suggest(trial: optuna.Trial) -> TrialConfig:
+        values = {
+            name: choices[trial.suggest_categorical(name, list(choices))]
+            for name, choices in known.items()
+        }
+        return _varied(baseline, values)
+
+    return Space(space.source, suggest, space.baseline, space.build)
+
+
+def _varied(baseline: TrialConfig, values: Mapping[str, Any]) -> TrialConfig:
+    fields = baseline.model_dump()
+    for name, value in values.items():
+        field, dot, key = name.partition(".")
+        if dot:
+            fields[field] = {**fields[field], key: value}
+        else:
+            fields[field] = value
+    return TrialConfig.model_validate(fields)
+
+
+def _field_value(baseline: TrialConfig, name: str, text: str) -> Any:
+    """What a text stands for in a field: the first reading of it that the field accepts."""
+    field = name.partition(".")[0]
+    if field not in TrialConfig.model_fields or ("." in name) != (field == "extra"):
+        raise ConfigError(
+            f"--grid: unknown field {name!r}.{nearest(name, TrialConfig.model_fields)}"
+        )
+    readings: list[Any] = [text]
+    if field in ("filters", "hidden"):
+        readings = [tuple(part for part in text.split("-") if part not in ("", "none"))]
+    elif text.lower() == "none":
+        readings = ["none", None]
+    elif text.lower() in ("true", "false"):
+        readings = [text.lower() == "true", text]
+    else:
+        for kind in (int, float):
+            with suppress(ValueError):
+                readings.append(kind(text))
+        if field == "extra":
+            readings.sort(key=lambda reading: isinstance(reading, str))
+    fault = ""
+    for reading in readings:
+        try:
+            TrialConfig.model_validate({name: reading} if "." not in name else {})
+        except ValidationError as error:
+            fault = fault or _faults(error)
+        else:
+            return reading
+    raise ConfigError(f"--grid {name}: {fault}")
 
 
 def _import(source: SpaceSource) -> ModuleType:

@@ -16,6 +16,7 @@ from typing import Any
 
 from search.data import VALIDATION_FRACTION, LoadedData, load
 from search.director import Progress, StudyDirector
+from search.gallery import Subject, draw, draw_varied
 from search.ledger import LEDGER_NAME, Ledger, StudyRecord, taken
 from search.records import (
     ConfigError,
@@ -32,7 +33,7 @@ from search.sampler import Sampler, check_space
 from search.scheduler import make_scheduler
 from search.selection import confirmed_candidates, recommend
 from search.settings import RUNS_PATH, STUDY_NAME, StudySettings, without_password
-from search.space import Space, find_space, open_space
+from search.space import Space, find_space, listed_space, open_space
 from search.tracking import Tracker, check_tracking
 from search.tuning import Cluster, join_cluster, leave_cluster, run_experiment
 from spaces.config import TrialConfig
@@ -113,9 +114,11 @@ def prepare(settings: StudySettings) -> Launch:
         PodiumError: whatever is wrong; the cluster was left again.
     """
     space = open_space(find_space(settings.space))
+    if settings.grid:
+        space = listed_space(space, settings.grid)
     name = settings.study or new_name(space.source.name, settings.data)
     _check_name_is_free(name)
-    data = load(settings.data, settings.data_dir, settings.seed)
+    data = load_data(settings)
     check_space(space, data.training.image_shape)
     check_tracking(settings.tracking)
     cluster = join_cluster(settings.address)
@@ -127,6 +130,22 @@ def prepare(settings: StudySettings) -> Launch:
         leave_cluster()
         raise
     return Launch(name, settings, space, data, cluster, concurrent)
+
+
+def load_data(settings: StudySettings) -> LoadedData:
+    """The data set that the settings name.
+
+    Raises:
+        DataError: there is none, or it cannot be used.
+    """
+    shape = tuple(map(int, settings.image_shape.split("x"))) if settings.image_shape else None
+    return load(
+        settings.data,
+        settings.data_dir,
+        settings.seed,
+        label_column=settings.label_column,
+        image_shape=shape,
+    )
 
 
 def run_study(launch: Launch, view: View) -> Outcome:
@@ -261,7 +280,10 @@ def command_line(settings: StudySettings) -> str:
     words = ["podium", "run"]
     for field, info in StudySettings.model_fields.items():
         value = getattr(settings, field)
-        if field not in ("study", "tracking") and value != info.default:
+        if field == "grid":
+            for parameter, values in settings.grid.items():
+                words += ["--grid", f"{parameter}={','.join(values)}"]
+        elif field not in ("study", "tracking") and value != info.default:
             words += [f"--{field.replace('_', '-')}", str(value)]
     return shlex.join(words)
 
@@ -295,6 +317,7 @@ def _finish(
             ledger.set_outcome(name, outcome | {"model": model.uri})
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
         trouble = one_line(error)
+    drawn = _illustrate(launch, ledger, director)
     content = ReportContent(
         study=name,
         trials=ledger.trials(name),
@@ -310,11 +333,29 @@ def _finish(
         try:
             note = verdict.sentence if verdict else "Search only: nothing was confirmed."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
-            tracker.finish("FINISHED", now_ms(), note, metrics, (markdown, html))
+            artifacts = (markdown, html, *filter(None, [drawn]))
+            tracker.finish("FINISHED", now_ms(), note, metrics, artifacts)
         except Exception as error:  # noqa: BLE001 - likewise
             trouble = trouble or one_line(error)
     run_id = None if trouble else tracker.run_id
     return Outcome(name, recommendation, verdict, html, model, model_file, run_id, trouble)
+
+
+def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> Path | None:
+    """The folder with the figures of the study and of the recommended model, if there is one."""
+    folder, trials = study_folder(launch.name) / "figures", ledger.trials(launch.name)
+    draw_varied(trials, folder)
+    if director.inspected is not None and director.shipped is not None:
+        number, data = director.shipped.number, launch.data
+        subject = Subject(
+            next(t for t in trials if t.number == number),
+            ledger.epochs(launch.name, number),
+            director.inspected,
+            data.training,
+            data.test.class_counts(len(data.training.classes)),
+        )
+        draw(subject, folder / "recommended")
+    return folder
 
 
 def _register(

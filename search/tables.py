@@ -14,11 +14,13 @@ from rich.table import Table
 from search.records import Phase, Recommendation, TrialRecord
 
 if TYPE_CHECKING:
+    from search.describe import Description
     from search.ledger import StudyRecord
 
 console = Console(soft_wrap=True, highlight=False)
 PIPE_WIDTH = 160
 UNBROKEN = 16
+BAR_WIDTH = 30
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
@@ -65,6 +67,40 @@ def print_recommendation(recommendation: Recommendation) -> None:
     for name, r in zip(names, recommendation.ranked, strict=True):
         tell(f"- {name}: {r.reason[0].lower()}{r.reason[1:]}")
     tell(recommendation.summary)
+
+
+def print_description(description: Description) -> None:
+    """Prints what a data set holds: sizes, classes with bars, pixels, duplicates, doubts."""
+    d = description
+    height, width, channels = d.image_shape
+    colour = "grey" if channels == 1 else f"{channels} channels"
+    parts = (d.train_counts, d.validation_counts, d.test_counts)
+    train, validation, test = (f"{sum(counts):,}" for counts in parts)
+    say(f"Data {d.name}, fingerprint {d.fingerprint}")
+    say(f"{train} train, {validation} validation, {test} test (locked) images")
+    say(f"{height} by {width} pixels, {colour}, {d.dtype}, {d.pixel_min:g} to {d.pixel_max:g}")
+    say(f"mean {d.pixel_mean:.4g}; {100 * d.constant_pixels:.1f}% of the pixels never change")
+    largest = max(d.train_counts)
+    rows = [
+        {
+            "class": name,
+            "train": counts[0],
+            "validation": counts[1],
+            "test": counts[2],
+            "": "#" * round(BAR_WIDTH * counts[0] / largest),
+        }
+        for name, *counts in zip(d.classes, *parts, strict=True)
+    ]
+    print_rows(rows, Format.TABLE)
+    say(f"Largest class by smallest: {d.imbalance:.2f}")
+    say(
+        f"Identical images: {d.duplicates_in_pool:,} within the pool, "
+        f"{d.duplicates_train_validation:,} of validation in train, "
+        f"{d.duplicates_pool_test:,} of test in the pool; "
+        f"{d.conflicting_labels:,} with different labels"
+    )
+    for warning in d.warnings:
+        tell(f"Note: {warning}")
 
 
 def print_notebooks() -> None:
@@ -133,6 +169,7 @@ def brief(row: dict[str, Any], with_study: bool) -> dict[str, Any]:
         "state": state,
         "config_id": row["config_id"],
         "val_accuracy": row["val_accuracy"],
+        **({"fold_se": row["fold_standard_error"]} if row["folds"] else {}),
         "gap": row["gap"],
         "epochs": row["epochs"],
         "parameters": f"{row['parameters']:,}" if row["parameters"] else None,

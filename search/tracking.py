@@ -199,7 +199,7 @@ class Tracker:
             now_ms: when.
             note: shown as the run's description.
             metrics: of the study as a whole.
-            artifacts: files to upload.
+            artifacts: files and folders to upload.
         """
         from mlflow.entities import Metric, RunTag
 
@@ -209,7 +209,10 @@ class Tracker:
             tags=[RunTag("mlflow.note.content", note)],
         )
         for path in artifacts:
-            self.client.log_artifact(self._run_id, str(path))
+            if path.is_dir():
+                self.client.log_artifacts(self._run_id, str(path), path.name)
+            else:
+                self.client.log_artifact(self._run_id, str(path))
         self.client.set_terminated(self._run_id, status, now_ms)
 
     @property

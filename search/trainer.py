@@ -173,6 +173,10 @@ class Task:
         """The seed on split `index`: one for all would let folds share its luck."""
         return (self.seed + index) % 2**31
 
+    def steps_on(self, split: Split) -> int:
+        """Of training in all, unless patience ends it before."""
+        return -(-len(split.train) // self.config.batch_size) * self.max_epochs
+
 
 class Trainer:
     """Trains one task after another on one pool of images that stays in memory."""
@@ -192,27 +196,31 @@ class Trainer:
             TrialFailed: the configuration does not make a network for these images.
         """
         started = time.perf_counter()
+        if not task.splits:
+            raise TrialFailed("there is nothing to train on.")
         transforms = [self._transform(task.config, split) for split in task.splits]
-        batches = -(-len(task.splits[0].train) // task.config.batch_size)
-        steps = batches * task.max_epochs
-        horizon = steps if task.config.schedule == "cosine" else None
-        key = (task.space, task.config.config_id, horizon, transforms[0].shape)
-        program = self._programs.pop(key, None)
+        steps = [task.steps_on(split) for split in task.splits]
+        # Folds may differ in what graphs depend on: their largest pixel, or their components.
+        cosine = task.config.schedule == "cosine"
+        keys: list[Hashable] = [
+            (task.space, task.config.config_id, count if cosine else None, transform.shape)
+            for count, transform in zip(steps, transforms, strict=True)
+        ]
+        programs = {key: self._programs.pop(key) for key in set(keys) & set(self._programs)}
         while len(self._programs) >= CACHED_PROGRAMS:
             self._programs.popitem(last=False)
         _release_memory()
         parts = []
-        for index, (split, transform) in enumerate(zip(task.splits, transforms, strict=True)):
-            model = self._model(task, transform, steps, task.seed_of(index))
-            if program is None:
-                program = Program(model, self._images, self._labels, task.config.batch_size)
+        for index, (key, split) in enumerate(zip(keys, task.splits, strict=True)):
+            model = self._model(task, transforms[index], steps[index], task.seed_of(index))
+            if key in programs:
+                programs[key].restart_from(model)
             else:
-                program.restart_from(model)
-            parts.append(_Part(split, self._data.labels[split.validation], program.state()))
-        if program is None:
-            raise TrialFailed("there is nothing to train on.")
-        self._programs[key] = program
-        return TrainingRun(program, task, parts, started)
+                batch = task.config.batch_size
+                programs[key] = Program(model, self._images, self._labels, batch)
+            parts.append(_Part(programs[key], split, self._data.labels[split.validation]))
+        self._programs.update(programs)
+        return TrainingRun(task, parts, started)
 
     def _model(self, task: Task, transform: Transform, steps: int, seed: int) -> keras.Model:
         shape, classes = self._data.image_shape, len(self._data.classes)
@@ -242,11 +250,11 @@ class _Validated:
 class _Part:
     """One split of a task, with what is kept of the network that trains on it."""
 
-    def __init__(self, split: Split, val_labels: Labels, state: list[NDArray[Any]]) -> None:
+    def __init__(self, program: Program, split: Split, val_labels: Labels) -> None:
+        self.program, self.state = program, program.state()
         self.train = tf.constant(split.train)
         self.validation = tf.constant(split.validation)
         self.val_labels = val_labels
-        self.state = state
         self.latest = self.kept = _Validated(np.empty((0, 0), np.float32), math.nan, math.nan)
         self.kept_weights: list[NDArray[Any]] = []
 
@@ -254,19 +262,20 @@ class _Part:
 class TrainingRun:
     """One model in training, or one for each fold. Keeps the weights of its best epoch."""
 
-    def __init__(
-        self, program: Program, task: Task, parts: Sequence[_Part], started: float
-    ) -> None:
-        """Takes a program over; `started` is in seconds of `time.perf_counter`."""
-        self._program, self._task, self._parts = program, task, parts
-        self._started = started
+    def __init__(self, task: Task, parts: Sequence[_Part], started: float) -> None:
+        """Takes the programs of the parts over; `started` is in seconds of `time.perf_counter`."""
+        self._task, self._parts, self._started = task, parts, started
         self._best: tuple[float, EpochReport] | None = None
         self.epoch = 0
 
     @property
     def compiled(self) -> dict[str, Scalar]:
         """The optimizer's settings as read back from the compiled model."""
-        return compiled_settings(self._program.model)
+        return compiled_settings(self._model)
+
+    @property
+    def _model(self) -> keras.Model:
+        return self._parts[0].program.model
 
     @property
     def is_over(self) -> bool:
@@ -311,7 +320,7 @@ class TrainingRun:
 
     def _run_part(self, part: _Part, index: int) -> tuple[float, tuple[float, ...]]:
         """Trains and validates one epoch on one split; also leaves its state in the program."""
-        program, began = self._program, time.perf_counter()
+        program, began = part.program, time.perf_counter()
         self._enter(part)
         seed = tf.constant([self._task.seed_of(index), self.epoch], tf.int32)
         sums = program.train_epoch(part.train, seed)
@@ -326,11 +335,16 @@ class TrainingRun:
 
     def _enter(self, part: _Part) -> None:
         if len(self._parts) > 1:
-            self._program.restore(part.state)
+            part.program.restore(part.state)
 
     def _keep_if_best(self, report: EpochReport) -> None:
         config = self._task.config
         value = self._monitored(report)
+        if math.isnan(value):
+            raise TrialFailed(
+                f"{config.monitor} is not defined where a class is missing from the validation "
+                "images: monitor something else, or hold more images out."
+            )
         if config.monitor.endswith(("loss", "error")):
             value = -value
         better = self._best is None or value > self._best[0]
@@ -342,7 +356,7 @@ class TrainingRun:
         if better and config.restore_best:
             for part in self._parts:
                 self._enter(part)
-                part.kept_weights = self._program.model.get_weights()
+                part.kept_weights = part.program.model.get_weights()
 
     def _monitored(self, report: EpochReport) -> float:
         monitor = self._task.config.monitor
@@ -370,7 +384,7 @@ class TrainingRun:
         restored = self._task.config.restore_best
         return TrialTotals(
             best_epoch=self._best[1].epoch if restored else self.epoch,
-            parameters=network_of(self._program.model).count_params(),
+            parameters=network_of(self._model).count_params(),
             val_loss=statistics.fmean(part.kept.loss for part in parts),
             val_accuracy=val_accuracy,
             train_accuracy=train_accuracy,
@@ -385,7 +399,7 @@ class TrainingRun:
 
         Enough for the gap, at the same price.
         """
-        program = self._program
+        program = part.program
         self._enter(part)
         latest = program.model.get_weights() if part.kept_weights else None
         if part.kept_weights:
@@ -397,7 +411,14 @@ class TrainingRun:
         return accuracy
 
     def snapshot(self) -> bytes:
-        """The `.keras` file of the latest epoch, without the optimizer's state."""
+        """The `.keras` file of the latest epoch, without the optimizer's state.
+
+        With folds, that of the first one.
+
+        Raises:
+            TrialFailed: the model cannot be loaded from it again.
+        """
+        self._enter(self._parts[0])
         return self._saved()
 
     def saved_model(self) -> bytes:
@@ -411,13 +432,13 @@ class TrainingRun:
         part = self._parts[0]
         self._enter(part)
         if part.kept_weights:
-            self._program.model.set_weights(part.kept_weights)
+            part.program.model.set_weights(part.kept_weights)
         return self._saved()
 
     def _saved(self) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
-            self._program.model.save(path, include_optimizer=False)
+            self._model.save(path, include_optimizer=False)
             try:
                 keras.models.load_model(path, compile=False, safe_mode=True)
             except Exception as error:

@@ -57,7 +57,8 @@ def fit_transform(
     Raises:
         TrialFailed: there are fewer pixels, or images, than components or pixels to keep.
     """
-    factor, unit_axes, slope, offset = 1.0, (), None, None
+    factor, slope, offset = 1.0, None, None
+    unit_axes: tuple[int, ...] = ()
     flat = images.reshape(len(images), -1)
     if config.scale == "255":
         factor = 1.0 / 255.0
@@ -102,7 +103,11 @@ def _fit_projection(
         return projection, np.zeros(len(chosen), np.float32)
     # Stated, because both "auto" and the solvers that sample depend on the shape of the data.
     solver = "covariance_eigh" if len(pixels) > pixels.shape[1] else "full"
-    pca = PCA(wanted, svd_solver=solver).fit(pixels)
+    pca = PCA(wanted, svd_solver=solver)
+    # In single precision, components of real images are off by several percent. Images that are
+    # all alike make the fractions of variance 0 / 0.
+    with np.errstate(invalid="ignore"):
+        pca.fit(pixels.astype(np.float64))
     return pca.components_.T.astype(np.float32), -(pca.components_ @ pca.mean_).astype(np.float32)
 
 

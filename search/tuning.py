@@ -32,7 +32,7 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from search.data import TrainingData
-from search.records import Assignment, ConfigError, Examination, WorkerReport
+from search.records import ConfigError, Job, WorkerReport
 from search.space import SpaceSource
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ REPORT = "report"
 class Director(Protocol):
     """Decides what is trained next and hears everything that comes of it."""
 
-    def next_job(self) -> Assignment | Examination | None:
+    def next_job(self) -> Job | None:
         """The next job; None while there is none yet."""
         ...
 
@@ -54,11 +54,11 @@ class Director(Protocol):
         """Whether there will be no more jobs."""
         ...
 
-    def on_report(self, job: Assignment | Examination, report: WorkerReport) -> bool:
+    def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Takes note of a report; returns whether the job goes on."""
         ...
 
-    def on_crash(self, job: Assignment | Examination, reason: str) -> None:
+    def on_crash(self, job: Job, reason: str) -> None:
         """Takes note that the worker of this job died."""
         ...
 
@@ -202,7 +202,7 @@ class _Bridge:
     def __init__(self, director: Director, concurrent: int) -> None:
         self.director = director
         self.concurrent = concurrent
-        self.jobs: dict[str, Assignment | Examination] = {}
+        self.jobs: dict[str, Job] = {}
         self.failure: BaseException | None = None
 
     def __getstate__(self) -> dict[str, Any]:

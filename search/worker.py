@@ -16,12 +16,16 @@ from numpy.typing import NDArray
 
 from search.backend import keras
 from search.data import TrainingData
+from search.inspection import inspect
 from search.model import Build, build_network
 from search.records import (
     Assignment,
     Examination,
     Examined,
+    Inspection,
+    Job,
     TrialFailed,
+    TrialRecord,
     WorkerReport,
 )
 from search.space import SpaceSource, open_space
@@ -49,7 +53,7 @@ class Worker:
         self._context = context
         self._build: Build = open_space(context.space).build or build_network
         self._trainer = Trainer(context.data)
-        self._job: Assignment | Examination | None = None
+        self._job: Job | None = None
         self._run: TrainingRun | None = None
 
     @classmethod
@@ -58,7 +62,7 @@ class Worker:
         limit_resources(context.threads)
         return cls(context)
 
-    def take(self, job: Assignment | Examination) -> None:
+    def take(self, job: Job) -> None:
         """Takes a job up, dropping the one before."""
         self._job, self._run = job, None
 
@@ -69,6 +73,9 @@ class Worker:
                 return self._train(self._job)
             if isinstance(self._job, Examination):
                 return WorkerReport(os.getpid(), final=True, examined=examine(self._job))
+            if isinstance(self._job, Inspection):
+                inspected = inspect(self._job, self._context.data)
+                return WorkerReport(os.getpid(), final=True, inspected=inspected)
             raise TrialFailed("no job was given.")
         except Exception as error:  # noqa: BLE001 - the boundary that turns failures into records
             return WorkerReport(os.getpid(), final=True, failure=_reason(error))
@@ -96,7 +103,18 @@ class Worker:
             report = replace(report, final=True, failure=_reason(error))
         return report
 
-    def _task(self, job: Assignment) -> Task:
+    def trained_again(self, trial: TrialRecord) -> bytes:
+        """The `.keras` file of a trial that is trained once more, on its seeds and split.
+
+        Raises:
+            TrialFailed: as it did then.
+        """
+        run = self._trainer.start(self._task(trial))
+        for _ in range(trial.epochs_trained):
+            run.run_epoch()
+        return run.saved_model()
+
+    def _task(self, job: Assignment | TrialRecord) -> Task:
         data, context = self._context.data, self._context
         splits = (
             data.folds(job.folds, job.split_seed)

@@ -160,7 +160,11 @@ class TrialConfig(BaseModel):
                 call_default_factory=True
             ):
                 continue
-            if isinstance(value, dict):
+            if key == "restore_best":
+                parts.append("last weights")
+            elif isinstance(value, bool):
+                parts.append(key.replace("_", " "))
+            elif isinstance(value, dict):
                 parts += [
                     f"{name} {item:.2g}" if isinstance(item, float) else f"{name} {item}"
                     for name, item in value.items()

@@ -199,7 +199,7 @@ def _dense_dropout() -> Notebook:
         drawings=(
             Drawing("samples-per-class", "1"),
             Drawing("learning-curves", "1", {"log_loss": True}),
-            Drawing("confusion", "1", {"logarithmic": True}),
+            Drawing("confusion", "1"),
             Drawing("confused-pairs", "1"),
         ),
     )
@@ -330,15 +330,13 @@ def _bottleneck() -> Notebook:
         "figure is drawn from the model file of the trial that it names, and all candidates are "
         "measured on the same split.",
         drawings=(
-            Drawing("activation-boxes", "1", {"unit": 0}),
+            Drawing("activation-boxes", "1", {"layer": 2, "unit": 0}),
             Drawing("two-pixels", "base", {"pixels": (77, 78)}),
-            Drawing("pca-pixels", "base", {"components": 2}),
-            Drawing("pca-activations", "base", {"components": 2}),
-            Drawing("pca-activations", "base", {"components": 3}),
-            Drawing("tsne", "base", {"images": 10_000, "perplexity": 40}),
-            Drawing("importance", "5"),
-            Drawing("chosen-pixels", "5", {"count": 70}),
-            Drawing("probability-table", "base", {"images": 20}),
+            Drawing("pca-pixels", "base"),
+            Drawing("pca-activations", "base"),
+            Drawing("tsne", "base", {"tsne_images": 10_000, "perplexity": 40.0}),
+            Drawing("importance", "5", {"count": 70}),
+            Drawing("probability-table", "base"),
             Drawing("distribution", "", {"metric": "test_accuracy", "experiments": ("1", "2")}),
         ),
     )
@@ -508,7 +506,7 @@ def _fashion() -> Notebook:
         "Loss and calibration stand beside accuracy, and early stopping ends what does not "
         "improve.",
         drawings=(
-            Drawing("samples", "epochs-25", {"count": 10}),
+            Drawing("samples", "epochs-25"),
             Drawing("learning-curves", "epochs-200"),
             *(
                 Drawing("bars", "", {"metric": metric, "experiments": ids, "over": over})
@@ -521,7 +519,11 @@ def _fashion() -> Notebook:
                     "all models": (),
                 }.items()
             ),
-            Drawing("bars", "", {"metric": "fold_accuracy", "experiments": ("cv-5", "cv-10")}),
+            Drawing(
+                "bars",
+                "",
+                {"metric": "val_accuracy", "experiments": ("cv-5", "cv-10"), "over": "folds"},
+            ),
         ),
     )
 

@@ -634,6 +634,19 @@ def test_the_drawn_test_part_is_the_same_for_every_seed(tmp_path: Path) -> None:
     assert one.fingerprint != other.fingerprint
 
 
+@pytest.mark.parametrize("classes", [2, 3, 6, 7])
+def test_as_many_images_are_enough_as_the_message_says(tmp_path: Path, classes: int) -> None:
+    def of(count: int) -> Arrays:
+        return {
+            "x_train": np.zeros((count, 4, 5), np.uint8),
+            "y_train": np.arange(count) % classes,
+            "y_test": np.arange(20) % classes,
+        }
+
+    assert f"{5 * classes} in all" in own_error(tmp_path, **of(5 * classes - 1))  # type: ignore[arg-type]
+    assert len(own(tmp_path, **of(5 * classes)).training.labels) == 5 * classes  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("file", "name"),
     [

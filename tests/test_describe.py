@@ -104,14 +104,14 @@ def test_the_warnings_of_loading_come_first() -> None:
     assert len(found.warnings) == 2
 
 
-@pytest.mark.parametrize(("small", "warns"), [(1, True), (2, False)])
+@pytest.mark.parametrize(("large", "warns"), [(19, False), (20, True)])
 def test_an_imbalance_of_ten_and_more_is_a_warning_with_both_classes(
-    small: int, warns: bool
+    large: int, warns: bool
 ) -> None:
-    labels = np.array([0] * (20 - 2 * small) + [1] * small + [2] * small, np.int32)
-    found = describe(crafted(labels=labels))
-    assert found.imbalance == (20 - 2 * small) / small
-    assert any("Class 'a' has 18 images, 'b' only 1" in w for w in found.warnings) == warns
+    labels = np.array([0] * large + [1] * 2 + [2] * 2, np.int32)
+    found = describe(crafted(numbered(large + 4), labels=labels))
+    assert found.imbalance == large / 2
+    assert any("Class 'a' has 20 images, 'b' only 2" in w for w in found.warnings) == warns
     assert bool(found.warnings) == warns
 
 

@@ -75,7 +75,17 @@ def test_reused_graphs_train_as_fresh_ones_do(data: TrainingData) -> None:
         {"optimizer": "adam"},
         {"optimizer": "rmsprop", "learning_rate": 0.01},
         {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "decay": 0.01},
+        {"optimizer": "sgd", "learning_rate": 0.1, "momentum": 0.9, "nesterov": True},
+        {"optimizer": "rmsprop", "learning_rate": 0.01, "momentum": 0.5},
+        {"optimizer": "adam", "learning_rate": 0.01, "decay": 0.5, "schedule": "inverse-time"},
+        {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.5},
+        {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.0},
+        {"optimizer": "adamw", "learning_rate": 0.1, "weight_decay": 0.5, "schedule": "cosine"},
+        {"optimizer": "sgd", "learning_rate": 0.5, "schedule": "cosine"},
+        {"optimizer": "sgd", "learning_rate": 0.1, "batch_normalization": True},
+        {"batch_normalization": True, "filters": (4,), "kernel_initializer": "he_normal"},
     ],
+    ids=str,
 )
 def test_a_step_updates_as_keras_itself_would(
     data: TrainingData, config: dict[str, object]
@@ -86,16 +96,19 @@ def test_a_step_updates_as_keras_itself_would(
     labels = data.labels[:64]
 
     def fresh() -> keras.Model:
-        return compiled_model(task.config, build_network, shape, classes, SCALE, seed=5, steps=100)
+        return compiled_model(task.config, build_network, shape, classes, SCALE, seed=5, steps=4)
 
     ours = fresh()
+    start = ours.get_weights()
     program = Program(ours, tf.constant(data.images), tf.constant(data.labels), 64)
     theirs = fresh()
+    theirs.run_eagerly = True
     for epoch in range(3):
         program.train_epoch(tf.range(64), tf.constant([0, epoch]))
         theirs.train_on_batch(images, labels)
     for mine, keras_own in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_allclose(mine, keras_own, rtol=2e-4, atol=2e-6)
+    assert not any(np.array_equal(*pair) for pair in zip(start, ours.get_weights(), strict=True))
 
 
 def test_an_epoch_takes_every_image_once_the_last_batch_included(data: TrainingData) -> None:
@@ -123,7 +136,7 @@ def test_validation_figures_are_those_of_keras(data: TrainingData, trainer: Trai
     run = trainer.start(task)
     report = _train(run, 1)[0]
     images = data.images[task.splits[0].validation].astype(np.float32)
-    loss, accuracy = run._program.model.evaluate(
+    loss, accuracy = run._model.evaluate(
         images, data.labels[task.splits[0].validation], verbose=0
     )
     assert report.val_loss == pytest.approx(loss, rel=1e-4)
