@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
-from search.figures import (
+from search.canvas import (
     BLUE,
     FAINT,
     GREY,
@@ -348,7 +349,9 @@ def tsne(features: Features, perplexity: float = 40.0, seed: int = 0) -> Floats:
     # Of few points the exact gradient is faster than threads that wait for each other.
     method = "exact" if count <= FEW_POINTS else "barnes_hut"
     model = TSNE(perplexity=perplexity, init=init, method=method, random_state=seed)
-    return np.asarray(model.fit_transform(features), dtype=np.float64)
+    # Beside workers that train, OpenMP's threads wait for each other: three times as slow as one.
+    with threadpool_limits(1):
+        return np.asarray(model.fit_transform(features), dtype=np.float64)
 
 
 def _usable(perplexity: float, count: int) -> float:

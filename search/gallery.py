@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search import analysis, figures, pictures
+from search import analysis, canvas, figures, pictures
 from search.data import Images, Labels, LoadedData, TrainingData
 from search.describe import samples
 from search.metrics import Probabilities
@@ -124,19 +124,12 @@ def _samples_per_class(s: Subject) -> Named:
         yield "samples-per-class", pictures.samples_per_class(images, s.classes)
 
 
-def _layer_rows(s: Subject) -> list[pictures.LayerRow]:
-    return [
-        pictures.LayerRow(x.name, x.kind, x.output_shape, x.parameters, x.detail)
-        for x in s.inspected.layers
-    ]
-
-
 def _model_summary(s: Subject) -> Named:
-    yield "model-summary", pictures.model_summary(_layer_rows(s))
+    yield "model-summary", pictures.model_summary(s.inspected.layers)
 
 
 def _architecture(s: Subject) -> Named:
-    yield "architecture", pictures.architecture(_layer_rows(s))
+    yield "architecture", pictures.architecture(s.inspected.layers)
 
 
 def _learning_curves(s: Subject) -> Named:
@@ -378,7 +371,7 @@ def draw(subject: Subject, folder: Path, kinds: Iterable[str] = ()) -> list[Path
     """
     folder.mkdir(parents=True, exist_ok=True)
     return [
-        figures.save(figure, folder / f"{name}.png")
+        canvas.save(figure, folder / f"{name}.png")
         for kind in (tuple(kinds) or KINDS)
         for name, figure in KINDS[kind](subject)
     ]
@@ -397,8 +390,8 @@ def draw_data(loaded: LoadedData, folder: Path) -> list[Path]:
     rows = shown(data, samples(loaded, SAMPLES_PER_CLASS, seed=0).reshape(-1, *data.image_shape))
     images = rows.reshape(size, SAMPLES_PER_CLASS, *data.image_shape)
     return [
-        figures.save(figures.class_counts(counts, data.classes), folder / "class-counts.png"),
-        figures.save(pictures.samples_per_class(images, data.classes), folder / "samples.png"),
+        canvas.save(figures.class_counts(counts, data.classes), folder / "class-counts.png"),
+        canvas.save(pictures.samples_per_class(images, data.classes), folder / "samples.png"),
     ]
 
 
@@ -421,7 +414,7 @@ def draw_varied(trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
     for parameter, groups in varied(done).items():
         title = f"Validation accuracy by {parameter.replace('_', ' ')}"
         figure = figures.bars({"validation": groups}, title, "validation accuracy", zoom=True)
-        paths.append(figures.save(figure, folder / f"bars-{parameter}.png"))
+        paths.append(canvas.save(figure, folder / f"bars-{parameter}.png"))
     return paths
 
 

@@ -9,7 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from search import figures
+from search import canvas, figures
 from search.comparison import Row
 from search.data import LoadedData, TrainingData
 from search.gallery import KINDS, Subject, Wishes, draw, draw_varied
@@ -196,4 +196,4 @@ def _draw_rows(
         }
         figure = figures.distribution(values, title, measure, published=published)
     path = folder / f"{kind}-{over}-{metric}.png".replace(" ", "-")
-    return [figures.save(figure, path)]
+    return [canvas.save(figure, path)]

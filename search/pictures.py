@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -18,7 +17,7 @@ from matplotlib.patches import FancyBboxPatch, Rectangle
 from matplotlib.ticker import PercentFormatter
 from numpy.typing import NDArray
 
-from search.figures import (
+from search.canvas import (
     BLUE,
     GREY,
     INK,
@@ -39,6 +38,7 @@ from search.figures import (
     write,
     write_value,
 )
+from search.records import Layer
 
 Images = NDArray[np.uint8] | NDArray[np.float32]
 Labels = NDArray[np.int32]
@@ -366,25 +366,7 @@ def chosen_pixels(
     return figure
 
 
-@dataclass(frozen=True, slots=True)
-class LayerRow:
-    """A layer as people read it.
-
-    Attributes:
-        kind: such as Dense.
-        output_shape: with the batch first, as Keras has it: (None, 128).
-        parameters: trainable or not.
-        detail: what else matters, such as "relu"; may be empty.
-    """
-
-    name: str
-    kind: str
-    output_shape: tuple[int | None, ...]
-    parameters: int
-    detail: str = ""
-
-
-def architecture(layers: Sequence[LayerRow], title: str = "Architecture") -> Figure:
+def architecture(layers: Sequence[Layer], title: str = "Architecture") -> Figure:
     """The layers as boxes from top to bottom; beside each arrow, the shape that it carries."""
     figure = new_figure(4.6, 0.6 + 0.85 * len(layers), title)
     axes = figure.add_subplot(xlim=(0, 4.4), ylim=(max(1, len(layers)), 0))
@@ -410,7 +392,7 @@ def _shape_text(shape: Sequence[int | None]) -> str:
     )
 
 
-def model_summary(layers: Sequence[LayerRow], title: str = "Model summary") -> Figure:
+def model_summary(layers: Sequence[Layer], title: str = "Model summary") -> Figure:
     """A table of the layers, with the total of their parameters."""
     head = ("Layer", "Kind", "Output shape", "Parameters", "Detail")
     rows = [

@@ -34,24 +34,25 @@ from search.analysis import (
     tsne_scatter,
     two_pixels,
 )
-from search.figures import (
+from search.canvas import (
     BLUE,
     GREY,
     ORANGE,
     PALETTE,
     RED,
-    bars,
-    class_counts,
-    distribution,
-    learning_curves,
     longest,
     new_figure,
     plain,
     save,
 )
+from search.figures import (
+    bars,
+    class_counts,
+    distribution,
+    learning_curves,
+)
 from search.pictures import (
     Images,
-    LayerRow,
     architecture,
     chosen_pixels,
     class_probabilities,
@@ -63,6 +64,7 @@ from search.pictures import (
     sample_images,
     samples_per_class,
 )
+from search.records import Layer
 
 CLASSES = ("cat", "dog", "eel")
 AWKWARD = (
@@ -918,9 +920,9 @@ def test_tsne_of_a_single_feature_tells_the_perplexity_it_used() -> None:
 # The layers of a model
 
 LAYERS = (
-    LayerRow("input", "Input", (None, 28, 28, 1), 0),
-    LayerRow("conv_$1$", "Conv2D", (None, None, 26, 32), 320, "32 filters, relu"),
-    LayerRow("dense", "Dense", (None, 10), 216_330, "softmax"),
+    Layer("input", "Input", (None, 28, 28, 1), 0, ""),
+    Layer("conv_$1$", "Conv2D", (None, None, 26, 32), 320, "32 filters, relu"),
+    Layer("dense", "Dense", (None, 10), 216_330, "softmax"),
 )
 
 
@@ -966,7 +968,7 @@ def _figures_of(names: tuple[str, ...]) -> list[Figure]:
     matrix = np.ones((count, count), np.int64)
     features = images.reshape(count, -1)
     unit = features[:, 0].astype(np.float32)
-    layers = [LayerRow(name, name, (None, 3), 1, name) for name in names]
+    layers = [Layer(name, name, (None, 3), 1, name) for name in names]
     return [
         class_counts({"$s$": [1] * count, "_s": [2] * count}, names, title),
         sample_images(images, labels, names, title=title),
