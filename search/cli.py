@@ -463,7 +463,7 @@ def data(context: typer.Context) -> None:
     """List the data sets, or describe one."""
     if context.invoked_subcommand is not None:
         return
-    from search.data import DATASET_NOTES
+    from search.datasets import DATASET_NOTES
     from search.readers import FORMATS
 
     print_rows([{"data": k, "what": v} for k, v in DATASET_NOTES.items()], Format.TABLE)

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from search.data import Images, LoadedData, image_digests
+from search.arrays import Images
+from search.data import LoadedData, image_digests
 
 STRONG_IMBALANCE = 10.0
 USUAL_RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))

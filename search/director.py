@@ -6,7 +6,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
-from search.data import VALIDATION_FRACTION, LoadedData
+from search.arrays import VALIDATION_FRACTION
+from search.data import LoadedData
 from search.ledger import Ledger
 from search.records import (
     Assignment,

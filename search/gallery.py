@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search import analysis, canvas, figures, pictures
-from search.data import Images, Labels, LoadedData, TrainingData
+from search.arrays import Images, Labels
+from search.data import LoadedData, TrainingData
 from search.describe import samples
 from search.metrics import Probabilities
 from search.records import EpochReport, Inspected, State, TrialRecord

@@ -10,7 +10,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from search.data import VALIDATION_FRACTION
+from search.arrays import VALIDATION_FRACTION
 from search.records import Phase, Recommendation, State, TrialRecord, Verdict
 from search.registry import RegisteredModel
 from search.selection import percent, points, probability_better

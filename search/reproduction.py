@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from search.data import Images, Labels, LoadedData
+from search.arrays import Images, Labels
+from search.data import LoadedData
 from search.director import Progress
 from search.ledger import Ledger
 from search.metrics import Probabilities, measure

@@ -14,7 +14,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from search.data import VALIDATION_FRACTION, LoadedData, load
+from search.arrays import VALIDATION_FRACTION
+from search.data import LoadedData, load
 from search.director import Progress, StudyDirector
 from search.gallery import Subject, draw, draw_varied
 from search.ledger import LEDGER_NAME, Ledger, StudyRecord, taken

@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search import metrics
+from search.arrays import Labels
 from search.backend import keras, tf
-from search.data import Labels, Split, TrainingData
+from search.data import Split, TrainingData
 from search.model import Build, compiled_model, compiled_settings, network_of
 from search.records import EpochReport, TrialFailed, TrialTotals
 from search.transforms import Transform, fit_transform

@@ -19,14 +19,8 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
-from search.data import (
-    DATASET_NOTES,
-    DATASETS,
-    FASHION_CLASSES,
-    LoadedData,
-    TestLock,
-    load,
-)
+from search.data import LoadedData, TestLock, load
+from search.datasets import DATASET_NOTES, DATASETS, FASHION_CLASSES
 from search.readers import IDX_NAMES
 from search.records import DataError, Opening
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from search.data import Images, LoadedData, Split, TestLock, TrainingData, load
+from search.arrays import Images
+from search.data import LoadedData, Split, TestLock, TrainingData, load
 from search.describe import describe, samples
 
 

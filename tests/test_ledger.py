@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -365,7 +365,13 @@ def test_compiled_settings_that_arrive_between_reading_and_marking_stay_undelive
 
 
 def test_totals_that_are_not_a_number_can_be_marked_delivered(ledger: Ledger) -> None:
-    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals(measures=make_measures(roc_auc_ovo=math.nan))))
+    ledger.append(
+        STUDY,
+        0,
+        make_report(
+            make_epoch(1), totals=make_totals(measures=make_measures(roc_auc_ovo=math.nan))
+        ),
+    )
     ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
     assert ledger.undelivered(STUDY, 10) == []
 
