@@ -198,7 +198,7 @@ def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judg
             "Podium recommends nothing among them: that takes two experiments, each trained on "
             "two seeds or more."
         )
-        return Judgement(None, (published, too_few))
+        return Judgement(None, (published, too_few, *_wasted(rows)))
     recommendation = recommend(candidates, policy, fraction)
     winner = recommendation.winner
     chosen = recommendation.ranked[recommendation.chosen]
@@ -221,6 +221,21 @@ def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judg
         )
     sentences.append(_against_published(notebook, rows, recommendation, fraction))
     return Judgement(recommendation, tuple(s for s in sentences if s))
+
+
+def _wasted(rows: Sequence[Row]) -> list[str]:
+    """Says of every experiment after which epoch validation loss only rose."""
+    sentences = []
+    for row in rows:
+        lowest = [min(r.epochs, key=lambda e: e.val_loss).epoch for r in row.repetitions]
+        if lowest and max(lowest) < min(row.epochs):
+            after = ", ".join(map(str, sorted(lowest)))
+            sentences.append(
+                f"The validation loss of experiment {row.experiment.id} was lowest after epoch "
+                f"{after} of {max(row.epochs)}, one for each seed: patience would have ended "
+                "training soon after."
+            )
+    return sentences
 
 
 def _published_choice(notebook: Notebook) -> str:

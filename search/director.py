@@ -20,6 +20,7 @@ from search.records import (
     Recommendation,
     State,
     StudyFailed,
+    TestResult,
     TrialTotals,
     Verdict,
     WorkerReport,
@@ -67,6 +68,7 @@ class _Ended:
 class _Kept:
     accuracy: float
     job: Assignment
+    epoch: int
     model: bytes
 
 
@@ -335,7 +337,8 @@ class StudyDirector:
         kept = self._models.get(job.config.config_id)
         accuracy = report.totals.val_accuracy
         if kept is None or accuracy > kept.accuracy:
-            self._models[job.config.config_id] = _Kept(accuracy, job, report.model)
+            epoch = report.totals.best_epoch
+            self._models[job.config.config_id] = _Kept(accuracy, job, epoch, report.model)
 
     # Verdict
 
@@ -372,6 +375,8 @@ class StudyDirector:
         )
         kept = self._models[self.recommendation.winner.config.config_id]
         self.shipped = kept.job
+        result = TestResult(kept.epoch, self.verdict.measures)
+        self._ledger.record_tests(self._name, kept.job.number, [result])
         self._inspections.append(Inspection(kept.model, kept.job.split_seed))
         self._notify()
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Named = Iterator[tuple[str, "Figure"]]
 FOREST_IMAGES = 10_000
 MOST_BARS = 12
+MOST_FRACTIONS = 6
+"""Of a parameter that is not whole: more values than that were drawn from a range, not listed."""
 SAMPLES_PER_CLASS = 10
 
 
@@ -407,7 +409,7 @@ def shown(data: TrainingData, images: Images) -> Images:
 def draw_varied(trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
     """Writes a bar chart of validation accuracy over each parameter that was varied.
 
-    Only over those of two to twelve values: more are a scatter, not bars.
+    Only over those that `varied` names: more values are a scatter, not bars.
     """
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -420,7 +422,10 @@ def draw_varied(trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
 
 
 def varied(trials: Sequence[TrialRecord]) -> dict[str, dict[str, list[float]]]:
-    """Validation accuracies by value, of every parameter with two to twelve values."""
+    """Validation accuracies by value, of every parameter with two to twelve values.
+
+    Or to six, where they are not whole numbers.
+    """
     found: dict[str, dict[str, list[float]]] = {}
     rows = [(flat(t.config.model_dump()), t.val_accuracy or 0.0) for t in trials]
     for parameter in sorted({name for row, _ in rows for name in row}):
@@ -428,9 +433,13 @@ def varied(trials: Sequence[TrialRecord]) -> dict[str, dict[str, list[float]]]:
         for row, accuracy in rows:
             if parameter in row:
                 groups.setdefault(row[parameter], []).append(accuracy)
-        if 2 <= len(groups) <= MOST_BARS:
+        most = MOST_FRACTIONS if any(isinstance(v, float) for v in groups) else MOST_BARS
+        if 2 <= len(groups) <= most:
             ordered = sorted(groups, key=lambda v: (isinstance(v, str), v))
-            found[parameter] = {str(value): groups[value] for value in ordered}
+            found[parameter] = {
+                f"{value:.3g}" if isinstance(value, float) else str(value): groups[value]
+                for value in ordered
+            }
     return found
 
 

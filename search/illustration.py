@@ -9,6 +9,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from search import canvas, figures
 from search.comparison import Row
 from search.data import LoadedData, TrainingData
@@ -55,6 +57,7 @@ def illustrate(
     trial = _choose(record, trials, number)
     settings = settings_of(record)
     data = _same_data(record, settings)
+    _check_wishes(wishes, data.training)
     look = Look(trial, _kept_model(study, trial), max(2_000, wishes.tsne_images))
     [inspected] = look_into(data.training, find_space(settings.space), [look])
     subject = Subject(
@@ -68,6 +71,26 @@ def illustrate(
     folder = study_folder(study) / "figures"
     paths = draw(subject, folder / f"trial-{trial.number:03d}", kinds)
     return paths if kinds else paths + draw_varied(trials, folder)
+
+
+def _check_wishes(wishes: Wishes, data: TrainingData) -> None:
+    """Refuses what the data does not have.
+
+    Raises:
+        ConfigError: a class, pixel or image beyond the last one.
+    """
+    pixels = int(np.prod(data.image_shape))
+    limits = (
+        ("--pair", wishes.pair or (), len(data.classes), "classes"),
+        ("--pixels", wishes.pixels or (), pixels, "pixels"),
+        ("--image", wishes.images, len(data.labels), "images in the pool"),
+    )
+    for flag, positions, count, what in limits:
+        for position in positions:
+            if not 0 <= position < count:
+                raise ConfigError(f"{flag} {position}: there are {count:,} {what}, from 0.")
+    if wishes.pair and wishes.pair[0] == wishes.pair[1]:
+        raise ConfigError(f"--pair {wishes.pair[0]},{wishes.pair[1]}: expected two classes.")
 
 
 def settings_of(record: StudyRecord) -> StudySettings:

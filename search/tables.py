@@ -148,6 +148,7 @@ def trial_row(study: str, trial: TrialRecord) -> dict[str, Any]:
         "best_epoch": totals.best_epoch if totals else None,
         "folds": trial.folds or None,
         "fold_standard_error": totals.fold_standard_error if totals else None,
+        "fold_accuracies": list(totals.fold_accuracies) if totals else [],
         "epochs": trial.epochs_trained,
         "parameters": totals.parameters if totals else None,
         "wall_seconds": totals.wall_seconds if totals else None,

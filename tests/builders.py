@@ -7,6 +7,7 @@ from typing import Any
 
 from hypothesis import settings
 
+from search.comparison import Repetition
 from search.records import (
     Assignment,
     Candidate,
@@ -15,6 +16,7 @@ from search.records import (
     Phase,
     Recommendation,
     State,
+    TestResult,
     TrialRecord,
     TrialTotals,
     WorkerReport,
@@ -22,6 +24,7 @@ from search.records import (
 from search.selection import recommend
 from search.space import Space, SpaceSource
 from spaces.config import TrialConfig
+from spaces.notebooks import Experiment, Figure, Notebook
 
 VALIDATION_FRACTION = 0.2
 
@@ -142,3 +145,53 @@ def make_space(
     suggest: Callable[..., Any], baseline: Callable[[], Any] = TrialConfig, name: str = "homemade"
 ) -> Space:
     return Space(SpaceSource(name, name), suggest, baseline, None)
+
+
+def make_experiment(name: str = "1", units: int = 128, **values: Any) -> Experiment:
+    """A published one of six epochs, without figures; `epochs` and such go to its configuration."""
+    fields = {key: values.pop(key) for key in list(values) if key in TrialConfig.model_fields}
+    config = TrialConfig.model_validate({"hidden": (units,), "epochs": 6, **fields})
+    return Experiment(name, config, **values)
+
+
+def make_notebook(*experiments: Experiment, **values: Any) -> Notebook:
+    fields: dict[str, Any] = {
+        "id": "homemade",
+        "data": "digits",
+        "about": "made for a test",
+        "recommended": "",
+        "because": "",
+        "flaw": "none",
+        "remedy": "none",
+    }
+    return Notebook(experiments=experiments, **(fields | values))
+
+
+def make_repetition(experiment: Experiment, index: int = 0, **values: Any) -> Repetition:
+    """A completed trial of an experiment, on the seeds of that index; six epochs, one test result.
+
+    Args:
+        experiment: what it repeats.
+        index: repetitions of equal index have equal seeds.
+        values: `val_accuracy` and `parameters` go to its totals, `epochs` are its reports,
+            `test_accuracy` is that of the last epoch, the others are fields of the trial.
+    """
+    epochs = values.pop("epochs", [make_epoch(number) for number in range(1, 7)])
+    measures = make_measures(accuracy=values.pop("test_accuracy", 0.8))
+    fields = {
+        "phase": Phase.REPRODUCE,
+        "config": experiment.config,
+        "seed": 100 + index,
+        "split_seed": 200 + index,
+        "max_epochs": experiment.config.epochs,
+        "epochs_trained": len(epochs),
+        "validation_fraction": experiment.validation_fraction,
+        "folds": experiment.folds,
+        "experiment": experiment.id,
+        "tests": () if experiment.folds else (TestResult(len(epochs), measures),),
+    }
+    return Repetition(make_trial(values.pop("number", index), **(fields | values)), epochs)
+
+
+def make_figure(metric: str, *values: float, epoch: int | None = None) -> Figure:
+    return Figure(metric, values, epoch)

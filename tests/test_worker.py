@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+from sklearn.model_selection import StratifiedKFold
 
 from search.backend import keras
 from search.data import TrainingData, load
 from search.model import build_network
-from search.records import Assignment, Examination, Phase, WorkerReport
+from search.records import Assignment, Examination, Phase, TrialTotals, WorkerReport
 from search.space import find_space
 from search.trainer import Task, Trainer
 from search.worker import Worker, WorkerContext, examine
 from spaces.config import TrialConfig
+from tests.builders import make_assignment
 
 HEAD = """
 from spaces.config import TrialConfig
@@ -48,9 +54,9 @@ def _worker(data: TrainingData, tmp_path: Path, text: str | None = None) -> Work
     return Worker(WorkerContext(data, find_space(name), threads=1))
 
 
-def _assignment(epochs: int, rungs: tuple[int, ...] = (), keep_model: bool = False) -> Assignment:
-    config = TrialConfig(hidden=(8,), batch_size=256)
-    return Assignment(0, Phase.SEARCH, config, 1, 0, epochs, rungs, keep_model)
+def _assignment(epochs: int, rungs: tuple[int, ...] = (), **values: Any) -> Assignment:
+    fields = {"config": TrialConfig(hidden=(8,), batch_size=256), **values}
+    return make_assignment(seed=1, split_seed=0, max_epochs=epochs, rungs=rungs, **fields)
 
 
 def _all_reports(worker: Worker, job: Assignment) -> list[WorkerReport]:
@@ -127,3 +133,124 @@ def test_an_examination_gives_each_models_probabilities_and_one_package(
     shipped = keras.models.load_model(tmp_path / "data" / "model.keras")
     again = shipped.predict(images.astype(np.float32), verbose=0)
     np.testing.assert_allclose(again, examined.probabilities["6"], atol=1e-6)
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
+def test_a_trial_is_validated_on_the_fraction_of_the_pool_that_it_was_assigned(
+    data: TrainingData, tmp_path: Path, fraction: float
+) -> None:
+    worker = _worker(data, tmp_path)
+    (split,) = worker._task(_assignment(1, validation_fraction=fraction)).splits
+    expected = data.split(0, fraction)
+    assert np.array_equal(split.train, expected.train)
+    assert np.array_equal(split.validation, expected.validation)
+    assert len(split.validation) / len(data.labels) == pytest.approx(fraction, abs=0.001)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 5])
+@pytest.mark.parametrize("seed", [0, 12])
+def test_folds_are_those_of_scikit_learn_for_the_split_seed(
+    data: TrainingData, tmp_path: Path, folds: int, seed: int
+) -> None:
+    job = replace(_assignment(1, folds=folds), split_seed=seed)
+    splits = _worker(data, tmp_path)._task(job).splits
+    own = data.folds(folds, seed)
+    splitter = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    theirs = list(splitter.split(data.images, data.labels))
+    assert len(splits) == len(own) == len(theirs) == folds
+    for split, mine, (train, validation) in zip(splits, own, theirs, strict=True):
+        assert np.array_equal(split.train, mine.train)
+        assert np.array_equal(split.validation, mine.validation)
+        assert set(split.train.tolist()) == set(train.tolist())
+        assert set(split.validation.tolist()) == set(validation.tolist())
+        assert len(split.train) + len(split.validation) == len(data.labels)
+
+
+def test_a_trial_with_folds_reports_their_totals_at_every_rung(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    job = _assignment(3, rungs=(1, 2), folds=3, keep_model=True)
+    reports = _all_reports(_worker(data, tmp_path), job)
+    assert reports[-1].failure is None
+    measured = {r.epochs[-1].epoch: r.totals for r in reports if r.totals is not None}
+    assert sorted(measured) == [1, 2, 3]
+    run = Trainer(data).start(
+        Task(job.config, build_network, "mlp", data.folds(3, 0), job.seed, job.max_epochs)
+    )
+    for epoch, totals in measured.items():
+        report = run.run_epoch()
+        expected: TrialTotals = run.totals()
+        assert replace(totals, wall_seconds=0.0) == replace(expected, wall_seconds=0.0)
+        assert report.val_accuracy == pytest.approx(np.mean(totals.fold_accuracies))
+        assert totals.best_epoch == epoch  # so early, every epoch is better than those before
+        assert len(totals.fold_accuracies) == 3
+        assert sum(map(sum, totals.measures.confusion)) == len(data.labels)
+    assert reports[-1].model is not None
+
+
+def _outputs(content: bytes, data: TrainingData, folder: Path) -> NDArray[np.float32]:
+    """What the model of a `.keras` file says of the first 200 images of the pool."""
+    path = folder / "model.keras"
+    path.write_bytes(content)
+    model = keras.models.load_model(path, safe_mode=True)
+    return model(data.images[:200].astype(np.float32)).numpy()
+
+
+@pytest.mark.parametrize("folds", [0, 2], ids=["one-split", "folds"])
+def test_a_snapshot_is_the_model_as_it_was_after_that_epoch(
+    data: TrainingData, tmp_path: Path, folds: int
+) -> None:
+    config = TrialConfig(
+        hidden=(8,), batch_size=256, dropout=0.3, learning_rate=0.03, batch_normalization=True
+    )
+    last = config.model_copy(update={"restore_best": False})
+    worker = _worker(data, tmp_path)
+    job = _assignment(4, rungs=(1, 2), config=config, folds=folds, snapshots=(1, 3, 4))
+    reports = _all_reports(worker, job)
+    taken = {e: content for r in reports for e, content in r.snapshots.items()}
+    assert sorted(taken) == [1, 3, 4]
+    for report in reports:
+        assert set(report.snapshots) <= {item.epoch for item in report.epochs}
+    for epoch, content in taken.items():
+        ended = _assignment(epoch, config=last, folds=folds, keep_model=True)
+        model = _all_reports(worker, ended)[-1].model
+        assert model is not None
+        found, expected = (_outputs(item, data, tmp_path) for item in (content, model))
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert not np.allclose(*(_outputs(taken[e], data, tmp_path) for e in (1, 3)), atol=1e-3)
+
+
+def test_without_snapshots_a_report_carries_none(data: TrainingData, tmp_path: Path) -> None:
+    assert not any(r.snapshots for r in _all_reports(_worker(data, tmp_path), _assignment(2)))
+
+
+def test_patience_ends_a_trial_before_its_last_epoch_with_totals_and_model(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    config = TrialConfig(hidden=(8,), batch_size=256, patience=1, learning_rate=0.5)
+    reports = _all_reports(_worker(data, tmp_path), _assignment(60, config=config, keep_model=True))
+    accuracies = [item.val_accuracy for report in reports for item in report.epochs]
+    assert 1 < len(accuracies) < 60
+    assert accuracies[-1] <= accuracies[-2]
+    assert all(later > earlier for earlier, later in pairwise(accuracies[:-1]))
+    totals = reports[-1].totals
+    assert totals is not None
+    assert (totals.best_epoch, totals.val_accuracy) == (len(accuracies) - 1, accuracies[-2])
+    assert reports[-1].model is not None
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        ({"pca_components": 65}, "65 features"),
+        ({"forest_pixels": 65}, "at most 64"),
+    ],
+    ids=str,
+)
+def test_more_features_than_pixels_fail_the_trial_with_the_reason(
+    data: TrainingData, tmp_path: Path, fields: dict[str, Any], reason: str
+) -> None:
+    config = TrialConfig.model_validate(fields)
+    (report,) = _all_reports(_worker(data, tmp_path), _assignment(2, config=config))
+    assert reason in str(report.failure)
+    assert report.epochs == ()
