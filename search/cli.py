@@ -139,7 +139,7 @@ def run(
     if outcome.model is not None:
         say(f"MLflow  {outcome.model.uri} at {without_password(uri)}")
     if outcome.trouble is not None:
-        errors.print(f"podium: MLflow does not have everything: {outcome.trouble}", markup=False)
+        errors.print(f"podium: {outcome.trouble}", markup=False)
     say("\nNext:")
     elsewhere = launch.settings.tracking != load_tracking()
     say(f"  podium ui {outcome.name}" if elsewhere else "  podium ui")
@@ -247,7 +247,7 @@ def _reproduce(request: Request, flags: dict[str, Any]) -> None:
         tell(sentence)
     say(f"\nReport  {done.report}")
     if done.trouble is not None:
-        errors.print(f"podium: MLflow does not have everything: {done.trouble}", markup=False)
+        errors.print(f"podium: {done.trouble}", markup=False)
     say("\nNext:")
     say("  podium ui")
     say(f"  podium compare {done.name}")
@@ -267,7 +267,7 @@ def status(
             {
                 "study": s.name,
                 "state": s.state.value,
-                "space": s.settings.get("space"),
+                "space": s.settings.get("notebook") or s.settings.get("space"),
                 "data": s.settings.get("data"),
                 **trial_counts(ledger.trials(s.name)),
                 "recommended": recommended(s),

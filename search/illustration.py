@@ -19,7 +19,7 @@ from search.ledger import Ledger, StudyRecord
 from search.records import ConfigError, Inspected, Inspection, State, TrialRecord
 from search.settings import StudySettings, nearest
 from search.space import SpaceSource, find_space
-from search.study import find_study, load_data, study_folder
+from search.study import find_study, load_data, model_path, study_folder
 from spaces.notebooks import Notebook
 
 
@@ -58,7 +58,7 @@ def illustrate(
     settings = settings_of(record)
     data = _same_data(record, settings)
     _check_wishes(wishes, data.training)
-    look = Look(trial, _kept_model(study, trial), max(2_000, wishes.tsne_images))
+    look = Look(trial, kept_model(study, trial), max(2_000, wishes.tsne_images))
     [inspected] = look_into(data.training, find_space(settings.space), [look])
     subject = Subject(
         trial,
@@ -127,8 +127,9 @@ def _same_data(record: StudyRecord, settings: StudySettings) -> LoadedData:
     return data
 
 
-def _kept_model(study: str, trial: TrialRecord) -> bytes | None:
-    path = study_folder(study) / "models" / f"{trial.number:03d}-{trial.epochs_trained}.keras"
+def kept_model(study: str, trial: TrialRecord) -> bytes | None:
+    """The model of a trial's last epoch, where it was kept."""
+    path = model_path(study, trial.number, trial.epochs_trained)
     return path.read_bytes() if path.is_file() else None
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.comparison import Judgement, Repetition, Row, compare, judge_notebook
 from search.gallery import Subject
-from search.illustration import Look, illustrate_reproduction, look_into
+from search.illustration import Look, illustrate_reproduction, kept_model, look_into
 from search.ledger import Ledger
 from search.records import ConfigError, State
 from search.reproduction import ReproductionDirector, plan
@@ -24,6 +24,7 @@ from search.study import (
     View,
     begin,
     conduct,
+    model_path,
     new_name,
     now_ms,
     one_line,
@@ -32,6 +33,7 @@ from search.study import (
     study_facts,
     study_folder,
 )
+from search.tracking import Tracker
 from search.tuning import leave_cluster
 from spaces.notebooks import NOTEBOOKS, Notebook
 
@@ -61,7 +63,7 @@ class Reproduced:
     """What came out.
 
     Attributes:
-        trouble: why MLflow does not have everything, if it does not.
+        trouble: what is missing, and why: figures, or something in MLflow.
     """
 
     name: str
@@ -94,8 +96,11 @@ def prepare_reproduction(request: Request, settings: StudySettings) -> Launch:
             raise ConfigError(
                 f"{request.notebook.id} has no experiment {name!r}.{nearest(name, known)}"
             )
-    name = settings.study or new_name(request.notebook.id)
-    return prepare(settings.model_copy(update={"study": name}))
+    notebook = request.notebook.id
+    name = settings.study or new_name(notebook)
+    launch = prepare(settings.model_copy(update={"study": name}))
+    source = replace(launch.space.source, name=notebook)
+    return replace(launch, space=replace(launch.space, source=source))
 
 
 def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced:
@@ -118,88 +123,100 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
         full=request.full,
         seed=launch.settings.seed,
     )
-    chosen = notebook.recommended or notebook.experiments[0].id
-    facts = study_facts(launch, notebook.experiment(chosen).config)
-    extra = {
-        "notebook": notebook.id,
-        "only": list(request.only),
-        "seeds": request.seeds,
-        "epochs_scale": request.epochs_scale,
-        "full": request.full,
-    }
-    models = study_folder(name) / "models"
-    models.mkdir(exist_ok=True)
     ledger = open_ledger()
     try:
-        tracker = begin(launch, facts, ledger, extra)
+        tracker = begin(launch, _facts(launch, notebook), ledger, _settings(request))
         director = ReproductionDirector(
             name,
             jobs,
             launch.data,
             ledger,
-            lambda number, epoch, model: _keep(models, number, epoch, model),
+            lambda number, epoch, model: model_path(name, number, epoch).write_bytes(model),
             now_ms=now_ms,
             notify=tracker.wake,
         )
         conduct(launch, director, ledger, tracker, view)
-        rows, judgement = outcome_of(ledger, notebook, [name], launch.settings.policy)
-        drawn = _illustrate(launch, notebook, rows, director)
-        recommendation = judgement.recommendation
-        outcome: dict[str, Any] = {
-            "notebook": notebook.id,
-            "summary": " ".join(judgement.sentences),
-        }
-        if recommendation is not None:
-            outcome["recommended"] = recommendation.winner.config.config_id
-        ledger.set_outcome(name, outcome)
-        ledger.end_study(name, State.COMPLETED, None, now_ms())
-        report = study_folder(name) / "report.md"
-        report.write_text(render([(notebook, rows, judgement)], "report"), encoding="utf-8")
-        trouble = None
-        try:
-            tracker.close(DELIVERY_SECONDS)
-            note = str(outcome["summary"])
-            tracker.finish("FINISHED", now_ms(), note, {}, (report, *filter(None, [drawn])))
-        except Exception as error:  # noqa: BLE001 - the result stands without MLflow
-            trouble = one_line(error)
-        return Reproduced(name, tuple(rows), judgement, report, trouble)
+        return _finish(request, launch, ledger, tracker, director)
     finally:
         leave_cluster()
         ledger.close()
 
 
+def _facts(launch: Launch, notebook: Notebook) -> dict[str, Any]:
+    chosen = notebook.recommended or notebook.experiments[0].id
+    return study_facts(launch, notebook.experiment(chosen).config)
+
+
+def _settings(request: Request) -> dict[str, Any]:
+    return {
+        "notebook": request.notebook.id,
+        "only": list(request.only),
+        "seeds": request.seeds,
+        "epochs_scale": request.epochs_scale,
+        "full": request.full,
+    }
+
+
+def _finish(
+    request: Request,
+    launch: Launch,
+    ledger: Ledger,
+    tracker: Tracker,
+    director: ReproductionDirector,
+) -> Reproduced:
+    notebook, name = request.notebook, launch.name
+    rows, judgement = outcome_of(ledger, notebook, [name], launch.settings.policy)
+    note = " ".join(judgement.sentences)
+    outcome: dict[str, Any] = {"notebook": notebook.id, "summary": note}
+    if judgement.recommendation is not None:
+        outcome["recommended"] = judgement.recommendation.winner.config.config_id
+    ledger.set_outcome(name, outcome)
+    ledger.end_study(name, State.COMPLETED, None, now_ms())
+    report = study_folder(name) / "report.md"
+    report.write_text(render([(notebook, rows, judgement)], "report"), encoding="utf-8")
+    artifacts, trouble = [report], None
+    try:
+        artifacts += _illustrate(launch, notebook, rows, director)
+    except Exception as error:  # noqa: BLE001 - the result stands without figures
+        trouble = f"no figures: {one_line(error)}"
+    try:
+        tracker.close(DELIVERY_SECONDS)
+        tracker.finish("FINISHED", now_ms(), note, {}, artifacts)
+    except Exception as error:  # noqa: BLE001 - the result stands without MLflow
+        trouble = f"MLflow does not have everything: {one_line(error)}"
+    return Reproduced(name, tuple(rows), judgement, report, trouble)
+
+
 def _illustrate(
     launch: Launch, notebook: Notebook, rows: Sequence[Row], director: ReproductionDirector
-) -> Path | None:
-    """The folder with the notebook's figures; None where nothing that they show was run."""
-    folder = study_folder(launch.name) / "figures"
+) -> list[Path]:
+    """The folder with the notebook's figures, if what they show was run."""
     wanted = {drawing.experiment for drawing in notebook.drawings}
     first = {
         row.experiment.id: row.repetitions[0]
         for row in rows
         if row.repetitions and row.experiment.id in wanted
     }
-    models = study_folder(launch.name) / "models"
     images = max((d.options.get("tsne_images", 2_000) for d in notebook.drawings), default=0)
-    looks = []
-    for repetition in first.values():
-        trial = repetition.trial
-        model = (models / f"{trial.number:03d}-{trial.epochs_trained}.keras").read_bytes()
-        looks.append(Look(trial, model, images))
+    looks = [Look(r.trial, kept_model(launch.name, r.trial), images) for r in first.values()]
     data = launch.data
-    counts = data.test.class_counts(len(data.training.classes))
-    subjects = {}
     inspected = look_into(data.training, launch.space.source, looks) if looks else []
+    subjects = {}
     for (experiment, repetition), seen in zip(first.items(), inspected, strict=True):
         probabilities = director.probabilities.get(repetition.trial.number)
         opened = None
         if director.opened is not None and probabilities is not None:
             opened = (*director.opened, probabilities)
         subjects[experiment] = Subject(
-            repetition.trial, repetition.epochs, seen, data.training, counts, opened
+            repetition.trial,
+            repetition.epochs,
+            seen,
+            data.training,
+            data.test.class_counts(len(data.training.classes)),
+            opened,
         )
-    paths = illustrate_reproduction(notebook, rows, subjects, folder)
-    return folder if paths else None
+    folder = study_folder(launch.name) / "figures"
+    return [folder] if illustrate_reproduction(notebook, rows, subjects, folder) else []
 
 
 def outcome_of(
@@ -226,7 +243,8 @@ def write_docs(ledger: Ledger, path: Path, policy: str) -> None:
     for notebook in NOTEBOOKS.values():
         studies = [
             study.name
-            for study in ledger.studies()
+            # The newest of those that shortened nothing come first.
+            for study in sorted(ledger.studies(), key=lambda s: not s.settings.get("full"))
             if study.settings.get("notebook") == notebook.id
             and study.settings.get("epochs_scale") == 1.0
         ]
@@ -335,8 +353,3 @@ def _spread(metric: str, value: float | None, *, signed: bool = False) -> str:
         return ""
     sign = "+" if signed else ""
     return f"{100 * value:{sign}.2f} pt" if _is_fraction(metric) else f"{value:{sign}.3f}"
-
-
-def _keep(folder: Path, number: int, epoch: int, model: bytes) -> None:
-    path = folder / f"{number:03d}-{epoch}.keras"
-    path.write_bytes(model)

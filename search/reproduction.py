@@ -26,7 +26,7 @@ from search.records import (
 from search.sampler import derived_seed
 from spaces.notebooks import Experiment, Notebook
 
-KeepModel = Callable[[int, int, bytes], None]
+KeepModel = Callable[[int, int, bytes], object]
 """Stores a model for good: (trial, epoch, `.keras` file)."""
 
 

@@ -63,7 +63,7 @@ class Outcome:
     """What a study ended in.
 
     Attributes:
-        trouble: why MLflow does not have everything, if it does not.
+        trouble: what is missing, and why: figures, or something in MLflow.
     """
 
     name: str
@@ -72,7 +72,6 @@ class Outcome:
     report: Path
     model: RegisteredModel | None
     model_file: Path | None
-    run_id: str | None
     trouble: str | None
 
 
@@ -271,6 +270,13 @@ def study_folder(name: str) -> Path:
     return folder
 
 
+def model_path(study: str, number: int, epoch: int) -> Path:
+    """Where the model of a trial, as it was after some epoch, is kept."""
+    folder = study_folder(study) / "models"
+    folder.mkdir(exist_ok=True)
+    return folder / f"{number:03d}-{epoch}.keras"
+
+
 def now_ms() -> int:
     """Milliseconds since 1970."""
     return time.time_ns() // 1_000_000
@@ -317,8 +323,12 @@ def _finish(
             model = _register(launch, tracker, recommendation, verdict, folder / "model")
             ledger.set_outcome(name, outcome | {"model": model.uri})
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
-        trouble = one_line(error)
-    drawn = _illustrate(launch, ledger, director)
+        trouble = f"MLflow does not have everything: {one_line(error)}"
+    drawn = []
+    try:
+        drawn = _illustrate(launch, ledger, director)
+    except Exception as error:  # noqa: BLE001 - and without figures
+        trouble = trouble or f"no figures: {one_line(error)}"
     content = ReportContent(
         study=name,
         trials=ledger.trials(name),
@@ -334,16 +344,14 @@ def _finish(
         try:
             note = verdict.sentence if verdict else "Search only: nothing was confirmed."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
-            artifacts = (markdown, html, *filter(None, [drawn]))
-            tracker.finish("FINISHED", now_ms(), note, metrics, artifacts)
+            tracker.finish("FINISHED", now_ms(), note, metrics, [markdown, html, *drawn])
         except Exception as error:  # noqa: BLE001 - likewise
-            trouble = trouble or one_line(error)
-    run_id = None if trouble else tracker.run_id
-    return Outcome(name, recommendation, verdict, html, model, model_file, run_id, trouble)
+            trouble = trouble or f"MLflow does not have everything: {one_line(error)}"
+    return Outcome(name, recommendation, verdict, html, model, model_file, trouble)
 
 
-def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> Path | None:
-    """The folder with the figures of the study and of the recommended model, if there is one."""
+def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> list[Path]:
+    """The folder with the figures of the study, and of the recommended model if there is one."""
     folder, trials = study_folder(launch.name) / "figures", ledger.trials(launch.name)
     draw_varied(trials, folder)
     if director.inspected is not None and director.shipped is not None:
@@ -356,7 +364,7 @@ def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> Path
             data.test.class_counts(len(data.training.classes)),
         )
         draw(subject, folder / "recommended")
-    return folder
+    return [folder]
 
 
 def _register(
