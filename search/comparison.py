@@ -91,7 +91,8 @@ def compare(notebook: Notebook, repetitions: Sequence[Repetition]) -> list[Row]:
 
 def _repeats(trial: TrialRecord, experiment: Experiment) -> bool:
     done = trial.phase is Phase.REPRODUCE and trial.state is State.COMPLETED
-    return done and (trial.config, trial.folds) == (experiment.config, experiment.folds)
+    own = (experiment.config, experiment.folds, experiment.tail)
+    return done and (trial.config, trial.folds, trial.tail) == own
 
 
 def _row(experiment: Experiment, repetitions: tuple[Repetition, ...]) -> Row:
@@ -220,6 +221,11 @@ def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judg
             f"{', '.join(near)} lie within one standard error of the best."
         )
     sentences.append(_against_published(notebook, rows, recommendation, fraction))
+    if any(row.experiment.tail for row in rows):
+        sentences.append(
+            "All seeds share the notebook's own validation images, so that standard errors and "
+            "probabilities leave out the luck of that choice."
+        )
     return Judgement(recommendation, tuple(s for s in sentences if s))
 
 

@@ -17,7 +17,7 @@ from sklearn.model_selection import StratifiedKFold, train_test_split
 from search.arrays import VALIDATION_FRACTION, Images, Labels, checked, missing_from_test
 from search.datasets import DATASETS
 from search.readers import FORMATS, read
-from search.records import DataError, Opening
+from search.records import Assignment, DataError, Inspection, Opening, TrialRecord
 from search.settings import nearest
 
 Indices = NDArray[np.int32]
@@ -60,6 +60,20 @@ class TrainingData:
             random_state=seed,
         )
         return Split(train, validation)
+
+    def tail_split(self, validation_fraction: float) -> Split:
+        """Splits the pool in its own order: the last part is for validation."""
+        positions = np.arange(len(self.labels), dtype=np.int32)
+        first = len(positions) - round(len(positions) * validation_fraction)
+        return Split(positions[:first], positions[first:])
+
+    def splits_for(self, trial: Assignment | Inspection | TrialRecord) -> tuple[Split, ...]:
+        """The split that a trial trains on, or one for each of its folds."""
+        if trial.folds:
+            return self.folds(trial.folds, trial.split_seed)
+        if trial.tail:
+            return (self.tail_split(trial.validation_fraction),)
+        return (self.split(trial.split_seed, trial.validation_fraction),)
 
     def folds(self, count: int, seed: int) -> tuple[Split, ...]:
         """Splits the pool into `count` stratified folds, each the validation part of one split."""

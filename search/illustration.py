@@ -163,6 +163,7 @@ def _look_into(data: TrainingData, space: SpaceSource, looks: list[Look]) -> lis
             look.model or worker.trained_again(trial),
             trial.split_seed,
             trial.validation_fraction,
+            trial.tail,
             trial.folds,
             look.activation_images,
         )

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.backend import keras
-from search.data import Split, TrainingData
+from search.data import TrainingData
 from search.model import network_of
 from search.records import Inspected, Inspection, Layer
 
@@ -28,7 +28,7 @@ def inspect(job: Inspection, data: TrainingData) -> Inspected:
         path = Path(folder) / "model.keras"
         path.write_bytes(job.model)
         model = keras.models.load_model(path, safe_mode=True)
-    split = _split(job, data)
+    split = data.splits_for(job)[0]
     positions = np.concatenate([split.validation, split.train])[: job.activation_images]
     hidden = _hidden_layers(model)
     widest = max((layer.units for layer in hidden), default=1)
@@ -42,12 +42,6 @@ def inspect(job: Inspection, data: TrainingData) -> Inspected:
         positions=positions,
         activations=_activations(model, hidden, data, positions),
     )
-
-
-def _split(job: Inspection, data: TrainingData) -> Split:
-    if job.folds:
-        return data.folds(job.folds, job.split_seed)[0]
-    return data.split(job.split_seed, job.validation_fraction)
 
 
 def _predict(

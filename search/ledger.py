@@ -51,7 +51,7 @@ SCHEMA_VERSION = 2
 MIGRATIONS = {1: ("ALTER TABLE trials ADD COLUMN plan TEXT",)}
 """From each earlier version to the next; tables that are missing are made in any case."""
 LEDGER_NAME = "ledger.db"
-PLANNED = ("max_epochs", "validation_fraction", "folds", "experiment")
+PLANNED = ("max_epochs", "validation_fraction", "tail", "folds", "experiment")
 """What the ledger keeps of an assignment besides what has a column of its own."""
 
 _metadata = MetaData()

@@ -185,6 +185,7 @@ class Assignment:
         split_seed: of the split of the pool into train and validation.
         rungs: ascending epochs after which the worker reports totals and waits for the scheduler.
         validation_fraction: of the pool; without folds.
+        tail: whether that is the last part of the pool, whatever the seed; else it is drawn.
         folds: 0, or in how many folds the pool is cut by `split_seed`; the trial then trains one
             network for each, epoch by epoch, and its figures are means over them.
         keep_model: whether the last report carries the trained model.
@@ -200,6 +201,7 @@ class Assignment:
     max_epochs: int
     rungs: tuple[int, ...]
     validation_fraction: float = 0.2
+    tail: bool = False
     folds: int = 0
     keep_model: bool = False
     snapshots: tuple[int, ...] = ()
@@ -244,7 +246,7 @@ class Inspection:
 
     Attributes:
         model: a `.keras` file.
-        split_seed: of the trial, as are `validation_fraction` and `folds`.
+        split_seed: of the trial, as are `validation_fraction`, `tail` and `folds`.
         activation_images: on how many images to record activations, at most.
         name: what it is made for, where several may be under way.
     """
@@ -252,6 +254,7 @@ class Inspection:
     model: bytes
     split_seed: int
     validation_fraction: float = 0.2
+    tail: bool = False
     folds: int = 0
     activation_images: int = 2_000
     name: str = ""
@@ -326,7 +329,7 @@ class TrialRecord:
     """A trial as the ledger holds it.
 
     Attributes:
-        max_epochs: as it was assigned, as are `validation_fraction`, `folds` and `experiment`.
+        max_epochs: as it was assigned, as are the next four.
         tests: what its models did on the test split, where that was opened for them.
     """
 
@@ -347,6 +350,7 @@ class TrialRecord:
     run_id: str | None
     max_epochs: int = 0
     validation_fraction: float = 0.2
+    tail: bool = False
     folds: int = 0
     experiment: str = ""
     tests: tuple[TestResult, ...] = ()

@@ -14,7 +14,7 @@ from search.comparison import Judgement, Repetition, Row, compare, judge_noteboo
 from search.gallery import Subject
 from search.illustration import Look, illustrate_reproduction, kept_model, look_into
 from search.ledger import Ledger
-from search.records import ConfigError, State
+from search.records import ConfigError, State, TrialRecord
 from search.reproduction import ReproductionDirector, plan
 from search.selection import percent
 from search.settings import StudySettings, nearest
@@ -224,17 +224,21 @@ def outcome_of(
 ) -> tuple[list[Row], Judgement]:
     """Compares what the given studies measured; of several, the first that has an experiment."""
     repetitions: list[Repetition] = []
-    found: set[tuple[str, int]] = set()
+    found: set[tuple[str, int, bool]] = set()
     for study in studies:
         fresh = [
             trial
             for trial in ledger.trials(study)
-            if trial.state is State.COMPLETED and (trial.config.config_id, trial.folds) not in found
+            if trial.state is State.COMPLETED and _protocol(trial) not in found
         ]
-        found |= {(trial.config.config_id, trial.folds) for trial in fresh}
+        found |= {_protocol(trial) for trial in fresh}
         repetitions += [Repetition(trial, ledger.epochs(study, trial.number)) for trial in fresh]
     rows = compare(notebook, repetitions)
     return rows, judge_notebook(notebook, rows, policy)
+
+
+def _protocol(trial: TrialRecord) -> tuple[str, int, bool]:
+    return trial.config.config_id, trial.folds, trial.tail
 
 
 def write_docs(ledger: Ledger, path: Path, policy: str) -> None:

@@ -82,6 +82,7 @@ def _assignment(
         max_epochs=last,
         rungs=(),
         validation_fraction=experiment.validation_fraction,
+        tail=experiment.tail,
         folds=experiment.folds,
         keep_model=not experiment.folds,
         snapshots=tuple(sorted(epoch for epoch in snapshots if epoch < last)),

@@ -115,12 +115,8 @@ class Worker:
         return run.saved_model()
 
     def _task(self, job: Assignment | TrialRecord) -> Task:
-        data, context = self._context.data, self._context
-        splits = (
-            data.folds(job.folds, job.split_seed)
-            if job.folds
-            else (data.split(job.split_seed, job.validation_fraction),)
-        )
+        context = self._context
+        splits = context.data.splits_for(job)
         return Task(job.config, self._build, context.space.name, splits, job.seed, job.max_epochs)
 
 

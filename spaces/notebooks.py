@@ -36,6 +36,8 @@ class Experiment:
         config: what is trained; experiments of equal configuration are one model, trained once.
         published: what the notebook printed of it.
         validation_fraction: of the training images; without folds.
+        tail: whether that is the last part of them, as in the notebook, which matters where early
+            stopping goes by it; else it is drawn anew for each seed.
         folds: 0 or the number of folds.
         parameters: as published.
         seconds: as published, on the notebook's machine.
@@ -49,6 +51,7 @@ class Experiment:
     config: TrialConfig
     published: tuple[Figure, ...] = ()
     validation_fraction: float = HELD_OUT
+    tail: bool = False
     folds: int = 0
     parameters: int | None = None
     seconds: tuple[float, ...] = ()
@@ -288,7 +291,7 @@ def _bottleneck() -> Notebook:
             id,
             config(hidden, **reduction),
             published,
-            **{"validation_fraction": 1 / 12, "parameters": params, **fields},
+            **{"validation_fraction": 1 / 12, "tail": True, "parameters": params, **fields},
         )
 
     start = (

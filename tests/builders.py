@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from hypothesis import settings
+from numpy.typing import NDArray
 
 from search.comparison import Repetition
 from search.records import (
     Assignment,
     Candidate,
     EpochReport,
+    Examination,
+    Examined,
+    Inspected,
+    Layer,
     Measures,
     Phase,
     Recommendation,
@@ -25,6 +31,10 @@ from search.selection import recommend
 from search.space import Space, SpaceSource
 from spaces.config import TrialConfig
 from spaces.notebooks import Experiment, Figure, Notebook
+
+if TYPE_CHECKING:
+    from search.data import LoadedData
+    from search.reproduction import ReproductionDirector
 
 VALIDATION_FRACTION = 0.2
 
@@ -195,3 +205,64 @@ def make_repetition(experiment: Experiment, index: int = 0, **values: Any) -> Re
 
 def make_figure(metric: str, *values: float, epoch: int | None = None) -> Figure:
     return Figure(metric, values, epoch)
+
+
+def make_inspected(train: int = 6, validation: int = 4, classes: int = 2) -> Inspected:
+    """Of a pool whose first images are the training part; certain that all is the first class."""
+    certain = np.zeros((train + validation, classes), np.float32)
+    certain[:, 0] = 1.0
+    positions = np.arange(train + validation, dtype=np.int32)
+    return Inspected(
+        layers=(Layer("images", "InputLayer", (None, 8, 8, 1), 0, ""),),
+        train=positions[:train],
+        validation=positions[train:],
+        train_probabilities=certain[:train],
+        val_probabilities=certain[train:],
+        positions=np.concatenate([positions[train:], positions[:train]]),
+        activations={},
+    )
+
+
+class FakeWorker:
+    """Does a reproduction's jobs without processes and networks; its models say what they are."""
+
+    def __init__(self, director: ReproductionDirector, data: LoadedData) -> None:
+        self.director = director
+        self.shape = data.test.size, len(data.training.classes)
+        self.trained: list[Assignment] = []
+        self.examined: list[Examination] = []
+
+    def model(self, job: Assignment, epoch: int) -> bytes:
+        return f"{job.experiment} {job.seed} {epoch}".encode()
+
+    def probabilities(self, model: bytes) -> NDArray[np.float32]:
+        """What a model says of the test split: other for each model, the same every time."""
+        chances = np.random.default_rng(list(model)).random(self.shape).astype(np.float32)
+        return np.asarray(chances / chances.sum(axis=1, keepdims=True), np.float32)
+
+    def train(self, job: Assignment) -> bool:
+        """One report with everything; validation accuracy grows with the number of the trial."""
+        self.trained.append(job)
+        epochs = range(1, job.max_epochs + 1)
+        report = make_report(
+            *(make_epoch(n) for n in epochs),
+            totals=make_totals(val_accuracy=0.5 + job.number / 100),
+            final=True,
+            snapshots={n: self.model(job, n) for n in epochs if n in job.snapshots},
+            model=self.model(job, job.max_epochs) if job.keep_model else None,
+        )
+        return self.director.on_report(job, report)
+
+    def examine(self, job: Examination) -> bool:
+        self.examined.append(job)
+        found = {name: self.probabilities(model) for name, model in job.models.items()}
+        return self.director.on_report(job, make_report(final=True, examined=Examined(found, b"")))
+
+    def run(self) -> None:
+        """To the end, one job at a time."""
+        while not self.director.is_finished():
+            job = self.director.next_job()
+            if isinstance(job, Examination):
+                self.examine(job)
+            elif isinstance(job, Assignment):
+                self.train(job)

@@ -18,6 +18,7 @@ from search.records import (
     EpochReport,
     Examination,
     Examined,
+    Inspection,
     Phase,
     State,
     StudyFailed,
@@ -26,10 +27,12 @@ from search.records import (
 from search.sampler import Sampler
 from search.scheduler import make_scheduler
 from search.settings import StudySettings
-from search.space import find_space, open_space
-from tests.builders import make_totals
+from search.space import Space, find_space, listed_space, open_space
+from spaces.config import TrialConfig
+from tests.builders import make_inspected, make_totals
 
 SPACE = open_space(find_space("mlp"))
+INSPECTED = make_inspected()
 Make = Callable[..., StudyDirector]
 
 
@@ -45,7 +48,7 @@ def ledger(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def make(data: LoadedData, ledger: Ledger) -> Make:
-    def build(**values: object) -> StudyDirector:
+    def build(space: Space = SPACE, **values: object) -> StudyDirector:
         settings = StudySettings.model_validate(
             {"trials": 6, "max_epochs": 6, "finalists": 2, "confirm_seeds": 2, **values}
         )
@@ -56,7 +59,7 @@ def make(data: LoadedData, ledger: Ledger) -> Make:
             data,
             SPACE.baseline_config(),
             ledger,
-            Sampler(settings.sampler, SPACE, (8, 8, 1), settings.seed),
+            Sampler(settings.sampler, space, (8, 8, 1), settings.seed),
             make_scheduler(settings),
             requirements=(),
             now_ms=lambda: 1,
@@ -92,6 +95,8 @@ def _run(
         job = director.next_job()
         if isinstance(job, Examination):
             director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
+        elif isinstance(job, Inspection):
+            director.on_report(job, WorkerReport(1, final=True, inspected=INSPECTED))
         elif job is not None:
             jobs.append(job)
             _finish(director, job, score(job))
@@ -220,6 +225,8 @@ def test_a_finalist_that_fails_in_confirmation_is_no_candidate(
         assert job is not None
         if isinstance(job, Examination):
             director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
+        elif isinstance(job, Inspection):
+            director.on_report(job, WorkerReport(1, final=True, inspected=INSPECTED))
         elif job.phase is Phase.CONFIRM and job.config != SPACE.baseline_config() and not failed:
             failed = job.config.config_id
             director.on_report(job, WorkerReport(1, final=True, failure="diverged"))
@@ -385,3 +392,136 @@ def test_an_exhausted_grid_ends_the_search(
     jobs = _run(director, data, lambda job: 0.5 + job.number / 100)
     assert sum(job.phase is Phase.SEARCH for job in jobs) == 3
     assert director.progress.search_total == 3
+
+
+# Folds, epochs of a configuration's own, and a look into the model
+
+
+def test_folds_are_for_the_search_and_confirmation_is_on_one_split(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(folds=5)
+    jobs = _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert {(job.phase, job.folds) for job in jobs} == {(Phase.SEARCH, 5), (Phase.CONFIRM, 0)}
+    assert {(t.phase, t.folds) for t in ledger.trials("s")} == {
+        (Phase.SEARCH, 5),
+        (Phase.CONFIRM, 0),
+    }
+    searched = [job for job in jobs if job.phase is Phase.SEARCH]
+    assert len({job.split_seed for job in searched}) == 1
+    assert director.verdict is not None
+
+
+def test_without_folds_no_trial_has_any(make: Make, data: LoadedData) -> None:
+    assert {job.folds for job in _run(make(), data, lambda job: 0.5)} == {0}
+
+
+def _with_epochs(*epochs: str) -> Space:
+    return listed_space(SPACE, {"epochs": epochs})
+
+
+def test_a_configurations_own_epochs_come_before_those_of_the_study(make: Make) -> None:
+    director = make(_with_epochs("3", "40", "none"), sampler="grid", trials=3)
+    jobs = [director.next_job() for _ in range(3)]
+    found = {job.config.epochs: job.max_epochs for job in jobs if isinstance(job, Assignment)}
+    assert found == {3: 3, 40: 40, None: 6}
+
+
+def test_a_configurations_own_epochs_hold_in_confirmation_as_well(
+    make: Make, data: LoadedData
+) -> None:
+    director = make(_with_epochs("3"), trials=1)
+    jobs = _run(director, data, lambda job: 0.5)
+    confirmed = [job for job in jobs if job.phase is Phase.CONFIRM]
+    assert {(job.config.epochs, job.max_epochs) for job in confirmed} == {(3, 3), (None, 6)}
+
+
+@pytest.mark.parametrize(
+    ("epochs", "rungs"), [("30", (2, 6)), ("7", (2, 6)), ("6", (2,)), ("3", (2,)), ("2", ())]
+)
+def test_no_rung_lies_at_or_after_a_configurations_last_epoch(
+    epochs: str, rungs: tuple[int, ...], make: Make
+) -> None:
+    director = make(_with_epochs(epochs), max_epochs=18)
+    job = director.next_job()
+    assert isinstance(job, Assignment)
+    assert (job.max_epochs, job.rungs) == (int(epochs), rungs)
+
+
+def _until_inspection(director: StudyDirector, data: LoadedData) -> Inspection:
+    while True:
+        job = director.next_job()
+        assert job is not None
+        if isinstance(job, Inspection):
+            return job
+        if isinstance(job, Examination):
+            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
+        else:
+            model = f"model {job.number}".encode() if job.keep_model else None
+            report = _report(job.max_epochs, 0.5 + job.number / 100, True, model=model)
+            director.on_report(job, report)
+
+
+def test_the_model_that_was_looked_into_is_the_one_that_is_shipped(
+    make: Make, data: LoadedData
+) -> None:
+    director = make()
+    job = _until_inspection(director, data)
+    assert director.recommendation is not None
+    assert director.shipped is not None
+    assert director.shipped.config == director.recommendation.winner.config
+    assert director.shipped.number in director.recommendation.winner.trials
+    assert job.model == f"model {director.shipped.number}".encode()
+    assert (job.split_seed, job.folds) == (director.shipped.split_seed, 0)
+    assert not director.is_finished()
+    assert director.next_job() is None
+    director.on_report(job, WorkerReport(1, final=True, inspected=INSPECTED))
+    assert director.inspected is INSPECTED
+    assert director.is_finished()
+
+
+def test_the_test_figures_of_the_shipped_model_stand_with_its_trial(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert director.verdict is not None
+    assert director.shipped is not None
+    tested = {t.number: t.tests for t in ledger.trials("s") if t.tests}
+    assert list(tested) == [director.shipped.number]
+    [result] = tested[director.shipped.number]
+    assert (result.epoch, result.measures) == (6, director.verdict.measures)
+
+
+@pytest.mark.parametrize("how", ["fails", "crashes"])
+def test_a_study_stands_without_a_look_into_its_model(
+    make: Make, data: LoadedData, how: str
+) -> None:
+    director = make()
+    job = _until_inspection(director, data)
+    if how == "fails":
+        assert not director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
+    else:
+        director.on_crash(job, "killed")
+    assert director.is_finished()
+    assert director.inspected is None
+    assert director.verdict is not None
+
+
+def test_an_inspection_is_no_trial_of_the_ledger(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    before = _until_inspection(director, data)
+    director.on_crash(before, "killed")
+    assert {t.state for t in ledger.trials("s")} == {State.COMPLETED}
+    assert len(ledger.trials("s")) == 6 + 3 * 2
+
+
+def test_a_listed_grid_is_searched_through_once(make: Make, data: LoadedData) -> None:
+    space = listed_space(SPACE, {"batch_size": ("10", "32"), "optimizer": ("sgd", "adam")})
+    director = make(space, sampler="grid", trials=50)
+    jobs = _run(director, data, lambda job: 0.5 + job.number / 100)
+    searched = [job.config for job in jobs if job.phase is Phase.SEARCH]
+    assert len(searched) == len(set(searched)) == 4
+    assert TrialConfig(batch_size=10, optimizer="sgd") in searched

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 
 from search import ledger as ledger_module
 from search.ledger import SCHEMA_VERSION, Ledger
-from search.records import ConfigError, EpochReport, Opening, Phase, State
+from search.records import ConfigError, EpochReport, Opening, Phase, State, TestResult
 from spaces.config import TrialConfig
 from tests.builders import make_assignment, make_epoch, make_measures, make_report, make_totals
 
@@ -413,6 +414,112 @@ def test_what_was_delivered_is_remembered_by_the_next_process(
     assert again.trials(STUDY)[0].run_id == "run-7"
 
 
+# What was assigned, and the test split
+
+
+def test_what_a_trial_was_assigned_comes_back_with_it(ledger: Ledger) -> None:
+    plan = {"max_epochs": 77, "validation_fraction": 1 / 12, "folds": 5, "experiment": "cv-5 ü"}
+    ledger.begin_trial(STUDY, make_assignment(1, **plan), now_ms=1)
+    trial = ledger.trials(STUDY)[1]
+    assert {name: getattr(trial, name) for name in plan} == plan
+    usual = ledger.trials(STUDY)[0]
+    assert (usual.max_epochs, usual.validation_fraction) == (6, 0.2)
+    assert (usual.folds, usual.experiment) == (0, "")
+
+
+def test_accuracies_of_folds_come_back_with_the_totals(ledger: Ledger) -> None:
+    totals = make_totals(fold_accuracies=(0.1 + 0.2, 0.5, 0.75))
+    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=totals))
+    found = ledger.trials(STUDY)[0].totals
+    assert found == totals
+    assert found is not None
+    assert found.fold_standard_error == totals.fold_standard_error
+
+
+def make_result(epoch: int, **values: object) -> TestResult:
+    return TestResult(epoch, make_measures(**values))
+
+
+def test_results_on_the_test_split_come_back_in_the_order_of_their_epochs(
+    ledger: Ledger, reopen: Callable[[], Ledger]
+) -> None:
+    late, early = make_result(9, accuracy=0.1 + 0.2), make_result(2, loss=math.pi)
+    ledger.record_tests(STUDY, 0, [late, early])
+    for found in (ledger, reopen()):
+        assert found.trials(STUDY)[0].tests == (early, late)
+        assert found.undelivered(STUDY, 10)[0].trial.tests == (early, late)
+
+
+def test_results_of_one_trial_are_not_those_of_another(ledger: Ledger) -> None:
+    ledger.begin_study("other", {}, {}, now_ms=1)
+    ledger.begin_trial("other", make_assignment(0), now_ms=1)
+    ledger.begin_trial(STUDY, make_assignment(1), now_ms=1)
+    ledger.record_tests(STUDY, 1, [make_result(3)])
+    assert [trial.tests for trial in ledger.trials(STUDY)] == [(), (make_result(3),)]
+    assert ledger.trials("other")[0].tests == ()
+
+
+def test_the_same_result_twice_counts_once_and_the_first_one_stays(ledger: Ledger) -> None:
+    ledger.record_tests(STUDY, 0, [make_result(3, accuracy=0.9)])
+    ledger.record_tests(STUDY, 0, [make_result(3, accuracy=0.1), make_result(4)])
+    assert ledger.trials(STUDY)[0].tests == (make_result(3, accuracy=0.9), make_result(4))
+
+
+def test_results_are_recorded_whole_or_not_at_all(ledger: Ledger) -> None:
+    broken = make_result(4, loss=object())
+    with pytest.raises(TypeError):
+        ledger.record_tests(STUDY, 0, [make_result(3), broken])
+    assert ledger.trials(STUDY)[0].tests == ()
+
+
+def test_a_measure_of_the_test_split_that_is_undefined_comes_back_as_such(ledger: Ledger) -> None:
+    ledger.record_tests(STUDY, 0, [make_result(3, roc_auc_ovo=math.nan)])
+    [result] = ledger.trials(STUDY)[0].tests
+    assert math.isnan(result.measures.roc_auc_ovo)
+    assert replace(result.measures, roc_auc_ovo=0.95) == make_measures()
+
+
+def test_results_for_a_trial_that_was_never_begun_are_refused(ledger: Ledger) -> None:
+    with pytest.raises(IntegrityError, match="FOREIGN KEY"):
+        ledger.record_tests(STUDY, 7, [make_result(3)])
+
+
+def _deliver(ledger: Ledger) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals()))
+    ledger.end_trial(STUDY, 0, State.COMPLETED, 5)
+    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    assert ledger.undelivered(STUDY, 10) == []
+
+
+def test_results_of_a_trial_that_was_delivered_are_offered_then(ledger: Ledger) -> None:
+    _deliver(ledger)
+    ledger.record_tests(STUDY, 0, [make_result(1)])
+    [delivery] = ledger.undelivered(STUDY, 10)
+    assert (delivery.trial.tests, delivery.epochs) == ((make_result(1),), ())
+    ledger.mark_delivered(STUDY, delivery)
+    assert ledger.undelivered(STUDY, 10) == []
+
+
+def test_results_that_arrive_between_reading_and_marking_stay_undelivered(ledger: Ledger) -> None:
+    _deliver(ledger)
+    ledger.record_tests(STUDY, 0, [make_result(1)])
+    [delivery] = ledger.undelivered(STUDY, 10)
+    ledger.record_tests(STUDY, 0, [make_result(2)])
+    ledger.mark_delivered(STUDY, delivery)
+    [left] = ledger.undelivered(STUDY, 10)
+    assert left.trial.tests == (make_result(1), make_result(2))
+
+
+def test_first_results_that_arrive_between_reading_and_marking_stay_undelivered(
+    ledger: Ledger,
+) -> None:
+    ledger.append(STUDY, 0, make_report(make_epoch(1)))
+    [delivery] = ledger.undelivered(STUDY, 10)
+    ledger.record_tests(STUDY, 0, [make_result(1)])
+    ledger.mark_delivered(STUDY, delivery)
+    assert [item.trial.tests for item in ledger.undelivered(STUDY, 10)] == [(make_result(1),)]
+
+
 # The test lock
 
 
@@ -446,15 +553,176 @@ def test_a_new_ledger_is_made_with_its_folder_and_its_version(tmp_path: Path) ->
         assert versions == [SCHEMA_VERSION]
 
 
-def test_a_ledger_of_another_version_is_refused_with_the_way_out(path: Path) -> None:
+@pytest.mark.parametrize("version", [-1, 0, SCHEMA_VERSION + 1, 99])
+def test_a_ledger_of_another_version_is_refused_with_the_way_out(path: Path, version: int) -> None:
     Ledger(path).close()
     with sqlite3.connect(path) as connection:
-        connection.execute("UPDATE meta SET schema_version = 99")
+        connection.execute("UPDATE meta SET schema_version = ?", (version,))
     connection.close()
+    before = path.read_bytes()
     with pytest.raises(ConfigError) as caught:
         Ledger(path)
-    for part in (str(path), "99", str(SCHEMA_VERSION), "move the file away"):
+    found = f"schema version {version}"
+    for part in (str(path), found, f"1 to {SCHEMA_VERSION}", "move the file away"):
         assert part in str(caught.value)
+    assert path.read_bytes() == before
+
+
+VERSION_1 = """
+CREATE TABLE meta (schema_version INTEGER NOT NULL PRIMARY KEY);
+CREATE TABLE studies (
+    name VARCHAR(64) NOT NULL PRIMARY KEY, settings TEXT NOT NULL, facts TEXT NOT NULL,
+    state VARCHAR(16) NOT NULL, reason TEXT, started_ms BIGINT NOT NULL, ended_ms BIGINT,
+    outcome TEXT, run_id VARCHAR(64)
+);
+CREATE TABLE trials (
+    study VARCHAR(64) NOT NULL, number INTEGER NOT NULL, phase VARCHAR(16) NOT NULL,
+    config TEXT NOT NULL, seed INTEGER NOT NULL, split_seed INTEGER NOT NULL,
+    state VARCHAR(16) NOT NULL, reason TEXT, rung INTEGER, started_ms BIGINT NOT NULL,
+    ended_ms BIGINT, totals TEXT, compiled TEXT, pid INTEGER, run_id VARCHAR(64),
+    delivered BOOLEAN NOT NULL,
+    PRIMARY KEY (study, number), FOREIGN KEY (study) REFERENCES studies (name)
+);
+CREATE TABLE epochs (
+    study VARCHAR(64) NOT NULL, number INTEGER NOT NULL, epoch INTEGER NOT NULL,
+    report TEXT NOT NULL, delivered BOOLEAN NOT NULL,
+    PRIMARY KEY (study, number, epoch),
+    FOREIGN KEY (study, number) REFERENCES trials (study, number)
+);
+CREATE TABLE openings (
+    id INTEGER NOT NULL PRIMARY KEY, fingerprint VARCHAR(64) NOT NULL, study VARCHAR(64) NOT NULL,
+    reason TEXT NOT NULL, opened_ms BIGINT NOT NULL
+);
+CREATE INDEX ix_openings_fingerprint ON openings (fingerprint);
+INSERT INTO meta VALUES (1);
+INSERT INTO studies VALUES ('old', '{"trials": 2}', '{"seed": 3}', 'completed', NULL, 10, 90,
+    '{"recommended": "abc"}', 'run-0');
+INSERT INTO openings VALUES (1, 'split-a', 'old', 'final verdict', 80);
+"""
+
+
+@pytest.fixture
+def version_1(tmp_path: Path) -> Path:
+    """A ledger as the first version of Podium wrote it, with a finished and a failed trial."""
+    totals = {
+        "best_epoch": 2,
+        "parameters": 650,
+        "val_loss": 0.5,
+        "val_accuracy": 0.75,
+        "train_accuracy": 0.8,
+        "gap": 0.05,
+        "f1_macro": 0.7,
+        "roc_auc_ovo": 0.9,
+        "wall_seconds": 1.5,
+    }
+    undefined = json.dumps(totals | {"roc_auc_ovo": None})
+    compiled = '{"learning_rate": 0.001}'
+    done, weak, failed = (
+        ("completed", None, None, 20, 30, json.dumps(totals), compiled, 77, "run-1", True),
+        ("stopped", "weak", 2, 20, 30, undefined, None, 78, "run-2", True),
+        ("failed", "no luck", None, 20, 30, None, None, 78, "run-3", True),
+    )
+    trials: list[tuple[object, ...]] = [
+        ("old", 0, "search", '{"hidden":[64]}', 1, 2, *done),
+        ("old", 1, "search", "{}", 3, 2, *weak),
+        ("old", 2, "confirm", "{}", 4, 5, *failed),
+    ]
+    path = tmp_path / "ledger.db"
+    connection = sqlite3.connect(path)
+    connection.executescript(VERSION_1)
+    marks = ", ".join("?" * 16)
+    connection.executemany(f"INSERT INTO trials VALUES ({marks})", trials)
+    report = json.dumps(asdict(make_epoch(1)))
+    connection.execute("INSERT INTO epochs VALUES ('old', 0, 1, ?, 1)", (report,))
+    connection.commit()
+    connection.close()
+    return path
+
+
+def test_a_ledger_of_version_1_is_read_as_it_was_written(version_1: Path) -> None:
+    ledger = Ledger(version_1)
+    study = ledger.study("old")
+    assert study is not None
+    assert (study.settings, study.outcome) == ({"trials": 2}, {"recommended": "abc"})
+    assert ledger.openings("split-a") == [Opening("split-a", "old", "final verdict", 80)]
+    assert ledger.epochs("old", 0) == [make_epoch(1)]
+    completed, stopped, failed = ledger.trials("old")
+    assert completed.config == TrialConfig(hidden=(64,))
+    assert (completed.seed, completed.split_seed, completed.pid) == (1, 2, 77)
+    assert (completed.phase, completed.state) == (Phase.SEARCH, State.COMPLETED)
+    assert completed.compiled == {"learning_rate": 0.001}
+    assert (stopped.state, stopped.rung, stopped.reason) == (State.STOPPED, 2, "weak")
+    assert (failed.phase, failed.state, failed.totals) == (Phase.CONFIRM, State.FAILED, None)
+    ledger.close()
+
+
+def test_totals_of_version_1_keep_their_figures_and_say_what_was_not_measured(
+    version_1: Path,
+) -> None:
+    ledger = Ledger(version_1)
+    completed, stopped, _ = ledger.trials("old")
+    ledger.close()
+    totals = completed.totals
+    assert totals is not None
+    assert (totals.best_epoch, totals.parameters, totals.wall_seconds) == (2, 650, 1.5)
+    assert (totals.val_accuracy, totals.val_loss) == (0.75, 0.5)
+    assert (totals.train_accuracy, totals.gap) == (0.8, 0.05)
+    measures = totals.measures
+    assert (measures.accuracy, measures.loss) == (0.75, 0.5)
+    assert (measures.f1_macro, measures.roc_auc_ovo) == (0.7, 0.9)
+    for name in ("f1_micro", "roc_auc_ovr", "calibration_error"):
+        assert math.isnan(getattr(measures, name))
+    assert (measures.precision, measures.recall, measures.confusion) == ((), (), ())
+    assert (totals.fold_accuracies, totals.fold_standard_error) == ((), None)
+    assert stopped.totals is not None
+    assert math.isnan(stopped.totals.measures.roc_auc_ovo)
+
+
+def test_trials_of_version_1_were_on_one_split_and_never_tested(version_1: Path) -> None:
+    ledger = Ledger(version_1)
+    for trial in ledger.trials("old"):
+        assert (trial.folds, trial.validation_fraction, trial.experiment) == (0, 0.2, "")
+        assert trial.tests == ()
+    ledger.close()
+
+
+def test_a_ledger_of_version_1_goes_on_as_one_of_this_version(version_1: Path) -> None:
+    for _ in range(2):
+        ledger = Ledger(version_1)
+        with ledger.engine.connect() as connection:
+            assert connection.scalars(text("SELECT schema_version FROM meta")).all() == [
+                SCHEMA_VERSION
+            ]
+        ledger.close()
+    ledger = Ledger(version_1)
+    ledger.begin_study("new", {}, {}, now_ms=100)
+    ledger.begin_trial("new", make_assignment(0, folds=3, experiment="x"), now_ms=101)
+    ledger.append("new", 0, make_report(make_epoch(1), totals=make_totals()))
+    ledger.record_tests("new", 0, [make_result(1)])
+    ledger.record_tests("old", 0, [make_result(1)])
+    [trial] = ledger.trials("new")
+    assert (trial.folds, trial.experiment, trial.totals) == (3, "x", make_totals())
+    assert trial.tests == ledger.trials("old")[0].tests == (make_result(1),)
+    assert [study.name for study in ledger.studies()] == ["new", "old"]
+    assert len(ledger.trials("old")) == 3
+    ledger.close()
+
+
+def test_a_migrated_ledger_has_the_same_tables_as_a_new_one(version_1: Path, path: Path) -> None:
+    for place in (version_1, path):
+        Ledger(place).close()
+    columns = []
+    for place in (version_1, path):
+        connection = sqlite3.connect(place)
+        columns.append(
+            {
+                name: {row[1] for row in connection.execute(f"PRAGMA table_info({name})")}
+                for name in tables(place)
+            }
+        )
+        connection.close()
+    assert columns[0] == columns[1]
+    assert {"tests", "openings"} <= set(columns[0])
 
 
 def tables(path: Path) -> list[str]:

@@ -8,13 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from search.data import LoadedData, load
+from search.data import LoadedData, TestLock, TrainingData
 from search.ledger import Ledger
 from search.metrics import measure
 from search.records import (
     Assignment,
     Examination,
-    Examined,
     Phase,
     State,
     StudyFailed,
@@ -23,15 +22,16 @@ from search.records import (
 from search.reproduction import ReproductionDirector, plan
 from spaces.notebooks import NOTEBOOKS, Experiment, Notebook
 from tests.builders import (
+    FakeWorker,
     make_epoch,
     make_experiment,
     make_figure,
     make_notebook,
     make_report,
-    make_totals,
 )
 
 STUDY = "again"
+CLASSES = ("a", "b", "c")
 
 
 def _plan(notebook: Notebook, **values: object) -> list[Assignment]:
@@ -193,49 +193,6 @@ def test_seeds_of_one_experiment_keep_their_order() -> None:
 Make = Callable[..., ReproductionDirector]
 
 
-class Fake:
-    """A worker without processes and networks: reports that say what they are, one by one."""
-
-    def __init__(self, director: ReproductionDirector, test_size: int) -> None:
-        self.director, self.size = director, test_size
-        self.trained: list[Assignment] = []
-        self.examined: list[Examination] = []
-
-    def model(self, job: Assignment, epoch: int) -> bytes:
-        return f"{job.experiment} {job.seed} {epoch}".encode()
-
-    def probabilities(self, model: bytes) -> np.ndarray:
-        """What a model says of the test split: other for each model, the same every time."""
-        random = np.random.default_rng(list(model))
-        logits = random.random((self.size, 10)).astype(np.float32)
-        return logits / logits.sum(axis=1, keepdims=True)
-
-    def train(self, job: Assignment) -> bool:
-        self.trained.append(job)
-        epochs = range(1, job.max_epochs + 1)
-        report = make_report(
-            *(make_epoch(n) for n in epochs),
-            totals=make_totals(val_accuracy=0.5 + job.number / 100),
-            final=True,
-            snapshots={n: self.model(job, n) for n in epochs if n in job.snapshots},
-            model=self.model(job, job.max_epochs) if job.keep_model else None,
-        )
-        return self.director.on_report(job, report)
-
-    def examine(self, job: Examination) -> bool:
-        self.examined.append(job)
-        found = {name: self.probabilities(model) for name, model in job.models.items()}
-        report = make_report(final=True, examined=Examined(found, b""))
-        return self.director.on_report(job, report)
-
-    def run(self) -> None:
-        """To the end, one job at a time."""
-        while not self.director.is_finished():
-            job = self.director.next_job()
-            assert job is not None
-            assert not (self.examine(job) if isinstance(job, Examination) else self.train(job))
-
-
 A = make_experiment("a", 8, epochs=4, published=(make_figure("test_accuracy", 0.9, epoch=2),))
 B = make_experiment("b", 16, epochs=3)
 FOLDED = make_experiment("cv", 8, epochs=3, folds=3)
@@ -243,7 +200,13 @@ FOLDED = make_experiment("cv", 8, epochs=3, folds=3)
 
 @pytest.fixture(scope="module")
 def data() -> LoadedData:
-    return load("digits", None, 0)
+    """Three classes, noise: what is measured of it does not matter, only that it is."""
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (90, 4, 4, 1), dtype=np.uint8)
+    labels = np.resize(np.arange(len(CLASSES), dtype=np.int32), 90)
+    training = TrainingData("noise", images[:60], labels[:60], CLASSES)
+    lock = TestLock(images[60:], labels[60:])
+    return LoadedData(training, training.split(0), lock, "f" * 16)
 
 
 @pytest.fixture
@@ -286,7 +249,7 @@ def test_a_reproduction_trains_all_trials_and_then_is_finished(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make(A, B, FOLDED)
-    Fake(director, data.test.size).run()
+    FakeWorker(director, data).run()
     trials = ledger.trials(STUDY)
     assert [t.state for t in trials] == [State.COMPLETED] * 6
     assert {t.experiment for t in trials} == {"a", "b", "cv"}
@@ -319,7 +282,7 @@ def test_nobody_hears_of_a_report_before_the_ledger(
 
     monkeypatch.setattr(ledger, "append", full)
     with pytest.raises(OSError, match="disk full"):
-        Fake(director, data.test.size).train(job)
+        FakeWorker(director, data).train(job)
     assert kept == {}
     assert director.progress.best is None
 
@@ -328,7 +291,7 @@ def test_models_and_snapshots_are_handed_out_under_their_trial_and_epoch(
     make: Make, data: LoadedData, kept: dict[tuple[int, int], bytes]
 ) -> None:
     director = make(A, B, FOLDED)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     fake.run()
     expected = {
         (job.number, epoch): fake.model(job, epoch)
@@ -343,7 +306,7 @@ def test_a_model_is_kept_before_it_is_measured(
     make: Make, data: LoadedData, kept: dict[tuple[int, int], bytes]
 ) -> None:
     director = make(B, seeds=1)
-    Fake(director, data.test.size).train(_next(director))
+    FakeWorker(director, data).train(_next(director))
     assert (0, 3) in kept
     examination = director.next_job()
     assert isinstance(examination, Examination)
@@ -354,7 +317,7 @@ def test_the_test_split_is_opened_once_for_each_experiment_and_its_name_is_the_r
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make(A, B, FOLDED)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     fake.run()
     openings = ledger.openings(data.test.fingerprint)
     assert {opening.study for opening in openings} == {STUDY}
@@ -368,7 +331,7 @@ def test_an_opening_is_recorded_before_images_leave_the_lock(
     make: Make, data: LoadedData, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     director = make(B, seeds=1)
-    Fake(director, data.test.size).train(_next(director))
+    FakeWorker(director, data).train(_next(director))
 
     def full(*_: object) -> None:
         raise OSError("disk full")
@@ -383,7 +346,7 @@ def test_the_test_split_stays_locked_until_an_experiments_last_trial_has_ended(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make(A, seeds=3)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     first, second, third = (_next(director) for _ in range(3))
     fake.train(third)
     fake.train(first)
@@ -395,7 +358,7 @@ def test_the_test_split_stays_locked_until_an_experiments_last_trial_has_ended(
 
 def test_an_experiment_is_examined_while_others_still_train(make: Make, data: LoadedData) -> None:
     director = make(A, B, seeds=1)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     first, second = _next(director), _next(director)
     fake.train(first)
     examination = director.next_job()
@@ -411,7 +374,7 @@ def test_results_land_under_the_right_trial_and_epoch_and_are_what_metrics_measu
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make(A, B, FOLDED)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     fake.run()
     _, labels = data.test.open("test", "test", 0, lambda _: None)
     trials = {trial.number: trial for trial in ledger.trials(STUDY)}
@@ -425,7 +388,7 @@ def test_results_land_under_the_right_trial_and_epoch_and_are_what_metrics_measu
 
 def test_probabilities_of_the_last_epoch_are_kept_for_figures(make: Make, data: LoadedData) -> None:
     director = make(A, FOLDED)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     fake.run()
     examined = [job for job in fake.trained if not job.folds]
     assert set(director.probabilities) == {job.number for job in examined}
@@ -438,7 +401,7 @@ def test_probabilities_of_the_last_epoch_are_kept_for_figures(make: Make, data: 
 
 def test_without_an_examination_nothing_was_opened(make: Make, data: LoadedData) -> None:
     director = make(FOLDED)
-    Fake(director, data.test.size).run()
+    FakeWorker(director, data).run()
     assert (director.opened, director.probabilities) == (None, {})
 
 
@@ -446,7 +409,7 @@ def test_a_failed_trial_stops_neither_the_others_nor_their_examination(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make(A, B)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     job = _next(director)
     assert not director.on_report(job, make_report(make_epoch(1), final=True, failure="diverged"))
     fake.run()
@@ -486,7 +449,7 @@ def test_a_crashed_trial_is_tried_once_more_on_its_seeds(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make(A)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     crashed = _next(director)
     director.on_crash(crashed, "the worker process died")
     retry = _next(director)
@@ -516,7 +479,7 @@ def test_a_trial_that_crashes_twice_is_given_up(
 
 def test_each_trial_may_crash_once(make: Make, data: LoadedData) -> None:
     director = make(B, seeds=2)
-    fake = Fake(director, data.test.size)
+    fake = FakeWorker(director, data)
     for job in (_next(director), _next(director)):
         director.on_crash(job, "killed")
     fake.run()
@@ -526,9 +489,9 @@ def test_each_trial_may_crash_once(make: Make, data: LoadedData) -> None:
 
 def test_it_is_finished_only_after_the_last_examination(make: Make, data: LoadedData) -> None:
     director = make(A, B, seeds=1)
-    fake = Fake(director, data.test.size)
-    for _ in range(2):
-        fake.train(_next(director))
+    fake = FakeWorker(director, data)
+    for job in (_next(director), _next(director)):
+        fake.train(job)
     first, second = director.next_job(), director.next_job()
     assert isinstance(first, Examination)
     assert isinstance(second, Examination)
@@ -540,7 +503,7 @@ def test_it_is_finished_only_after_the_last_examination(make: Make, data: Loaded
     assert director.is_finished()
 
 
-def _until_examination(director: ReproductionDirector, fake: Fake) -> Examination:
+def _until_examination(director: ReproductionDirector, fake: FakeWorker) -> Examination:
     fake.train(_next(director))
     job = director.next_job()
     assert isinstance(job, Examination)
@@ -549,14 +512,14 @@ def _until_examination(director: ReproductionDirector, fake: Fake) -> Examinatio
 
 def test_an_examination_that_fails_fails_the_study(make: Make, data: LoadedData) -> None:
     director = make(A, seeds=1)
-    job = _until_examination(director, Fake(director, data.test.size))
+    job = _until_examination(director, FakeWorker(director, data))
     with pytest.raises(StudyFailed, match=r"examination on the test split failed: out of memory"):
         director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
 
 
 def test_an_examination_whose_worker_dies_fails_the_study(make: Make, data: LoadedData) -> None:
     director = make(A, seeds=1)
-    job = _until_examination(director, Fake(director, data.test.size))
+    job = _until_examination(director, FakeWorker(director, data))
     with pytest.raises(StudyFailed, match=r"examination on the test split failed: killed"):
         director.on_crash(job, "killed")
 
@@ -582,6 +545,6 @@ def test_what_happens_is_told_after_every_change(data: LoadedData, ledger: Ledge
         now_ms=lambda: 1,
         notify=lambda: told.append(len(ledger.trials(STUDY)[0].tests)),
     )
-    Fake(director, data.test.size).run()
+    FakeWorker(director, data).run()
     assert told[0] == 0
     assert told[-1] == 1

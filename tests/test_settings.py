@@ -319,6 +319,159 @@ def test_without_a_scheduler_the_first_rung_does_not_matter() -> None:
     assert settings.max_epochs == 1
 
 
+@pytest.mark.parametrize("folds", [0, 2, 10, 100])
+def test_folds_of_which_each_can_be_held_out_are_accepted(folds: int) -> None:
+    assert load_settings(None, {"folds": folds}).folds == folds
+    assert from_file(f"folds: {folds}").folds == folds
+
+
+@pytest.mark.parametrize("folds", [1, -1, 101, 2.5])
+def test_folds_of_which_none_can_be_held_out_are_refused(folds: float) -> None:
+    for message in (complaint(folds=folds), complaint(f"folds: {folds}")):
+        assert f"folds is {folds!r}" in message
+
+
+def test_a_single_fold_says_what_was_meant() -> None:
+    message = complaint(folds=1)
+    for part in ("0 for one split", "at least 2 folds"):
+        assert part in message
+
+
+@pytest.mark.parametrize("shape", ["28x28", "8x16", "32x32x1", "32x32x3"])
+def test_an_image_shape_of_two_or_three_sizes_is_accepted(shape: str) -> None:
+    assert load_settings(None, {"image_shape": shape}).image_shape == shape
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        *("28", "28x", "x28", "28x28x", "28x28x2", "28x28x4", "28x28x3x1", "28X28", "28 x 28"),
+        *("-28x28", "2.8x28", "28x28\n", "", "axb", "28,28"),
+    ],
+)
+def test_an_image_shape_that_no_image_can_have_is_refused_by_name(shape: str) -> None:
+    assert f"image-shape is {shape!r}" in complaint(image_shape=shape)
+
+
+# Grids
+
+
+def grid_of(*flags: str, **values: Any) -> StudySettings:
+    return load_settings(None, {"grid": list(flags), **values})
+
+
+def test_a_grid_is_listed_values_by_field() -> None:
+    settings = grid_of("batch_size=10,32", "optimizer=adam,rmsprop")
+    assert settings.grid == {"batch_size": ("10", "32"), "optimizer": ("adam", "rmsprop")}
+
+
+def test_a_grid_of_one_value_is_a_grid() -> None:
+    assert grid_of("batch_size=10").grid == {"batch_size": ("10",)}
+
+
+def test_a_field_may_be_given_several_times() -> None:
+    assert grid_of("batch_size=10", "batch_size=32,64").grid == {"batch_size": ("10", "32", "64")}
+
+
+def test_a_field_may_be_spelt_like_a_flag() -> None:
+    assert grid_of("batch-size=10,32").grid == {"batch_size": ("10", "32")}
+    assert from_file("grid: {batch-size: [10, 32]}").grid == {"batch_size": ("10", "32")}
+
+
+# Fails while names get their underscores after repeated flags were put together: 10 is lost.
+def test_a_field_that_is_spelt_in_both_ways_is_one_field() -> None:
+    settings = grid_of("batch-size=10", "batch_size=32")
+    assert settings.grid == {"batch_size": ("10", "32")}
+    assert settings.trials == 2
+
+
+def test_blanks_around_names_and_values_do_not_count() -> None:
+    assert grid_of(" batch_size = 10 , 32 ").grid == {"batch_size": ("10", "32")}
+
+
+def test_a_value_may_hold_an_equals_sign() -> None:
+    assert grid_of("extra.formula=a=b,c").grid == {"extra.formula": ("a=b", "c")}
+
+
+def test_a_value_that_is_listed_twice_is_tried_once() -> None:
+    settings = grid_of("batch_size=10,32,10", "batch_size=32")
+    assert settings.grid == {"batch_size": ("10", "32")}
+    assert settings.trials == 2
+
+
+def test_layer_sizes_are_joined_by_dashes_in_flags_and_nested_in_files() -> None:
+    expected = {"hidden": ("128-64", "32", "16")}
+    assert grid_of("hidden=128-64,32,16").grid == expected
+    assert from_file("grid: {hidden: [[128, 64], [32], 16]}").grid == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("[10, 32]", ("10", "32")),
+        ("10", ("10",)),
+        ("[0.1, 1.0e-3]", ("0.1", "0.001")),
+        ("['none', max]", ("none", "max")),
+        ("[true, false]", ("True", "False")),
+        ("[null, 5]", ("None", "5")),
+    ],
+)
+def test_a_study_file_lists_values_as_yaml_does(text: str, values: tuple[str, ...]) -> None:
+    assert from_file(f"grid: {{field: {text}}}").grid == {"field": values}
+
+
+def test_a_grid_decides_sampler_and_trials_unless_they_are_given() -> None:
+    settings = grid_of("batch_size=10,32,64", "optimizer=adam,sgd", "dropout=0.1")
+    assert (settings.sampler, settings.trials) == ("grid", 6)
+    given = grid_of("batch_size=10,32,64", sampler="random", trials=2)
+    assert (given.sampler, given.trials) == ("random", 2)
+
+
+def test_a_grid_in_a_study_file_decides_sampler_and_trials_unless_they_are_given() -> None:
+    text = "grid: {batch_size: [10, 32, 10], hidden: [[64], [32, 16]]}\n"
+    assert (from_file(text).sampler, from_file(text).trials) == ("grid", 4)
+    settings = from_file(text + "sampler: tpe\ntrials: 3\n")
+    assert (settings.sampler, settings.trials) == ("tpe", 3)
+    assert from_file(text, trials=2).trials == 2
+
+
+def test_a_grid_of_flags_replaces_that_of_the_study_file() -> None:
+    settings = from_file("grid: {batch_size: [10, 32, 64]}", grid=["hidden=64,32"])
+    assert settings.grid == {"hidden": ("64", "32")}
+    assert settings.trials == 2
+
+
+def test_without_a_grid_sampler_and_trials_are_the_usual_ones() -> None:
+    for settings in (load_settings(None, {"grid": None}), from_file("grid: {}")):
+        assert (settings.grid, settings.sampler, settings.trials) == ({}, "tpe", 24)
+
+
+@pytest.mark.parametrize("flag", ["batch_size", "batch_size=", "=10", " =10", "batch_size= ", "="])
+def test_a_grid_flag_without_name_or_values_is_refused_with_an_example(flag: str) -> None:
+    message = complaint(grid=[flag])
+    assert f"--grid {flag}: " in message
+    assert "batch_size=10,32" in message
+
+
+@pytest.mark.parametrize("flag", ["hidden=64,", "hidden=,64", "batch_size=10,,32", "batch_size=,"])
+def test_a_grid_flag_with_a_value_missing_is_refused(flag: str) -> None:
+    # Fails while "hidden=64," means 64 units or no hidden layer at all.
+    message = complaint(grid=[flag])
+    assert f"--grid {flag}: " in message
+
+
+@pytest.mark.parametrize("text", ["3", "batch_size", "[batch_size]", "[[batch_size, 10]]"])
+def test_a_grid_in_a_study_file_that_is_no_mapping_is_refused_by_name(text: str) -> None:
+    message = complaint(f"grid: {text}")
+    assert message.startswith(f"{STUDY_FILE}: grid is ")
+    assert "name: [value, value]" in message
+
+
+def test_a_grid_in_a_study_file_without_values_is_refused_by_name() -> None:
+    # Fails while only the number of trials that follows, 0, is complained of.
+    assert "grid" in complaint("grid: {batch_size: []}")
+
+
 @pytest.mark.parametrize("field", sorted(TrackingSettings.model_fields))
 def test_an_empty_tracking_setting_is_refused_by_name(field: str) -> None:
     MLFLOW_FILE.write_text(f"{field}: ''\n")

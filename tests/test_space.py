@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import itertools
 import pickle
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import optuna
 import pytest
 
 from search.records import ConfigError
-from search.space import BUILT_IN, SpaceSource, find_space, open_space
+from search.sampler import Sampler
+from search.space import BUILT_IN, Space, SpaceSource, find_space, listed_space, open_space
 from spaces.config import TrialConfig
 from tests.builders import make_space
 
@@ -256,3 +258,157 @@ def test_a_bad_space_ends_the_command_with_the_code_for_settings() -> None:
 def test_a_path_that_no_file_can_have_is_refused() -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         find_space("a\0.py")
+
+
+# Grids of listed values
+
+
+def everything(space: Space, trials: int = 200) -> list[TrialConfig]:
+    """All that the grid sampler proposes, in its order."""
+    sampler = Sampler("grid", space, (8, 8, 1), seed=0)
+    asked = (sampler.ask(number) for number in range(trials))
+    return list(itertools.takewhile(lambda config: config is not None, asked))
+
+
+def listed(grid: Mapping[str, Sequence[str]], baseline: TrialConfig | None = None) -> Space:
+    return listed_space(make_space(a_trial, lambda: baseline or TrialConfig()), grid)
+
+
+def values_of(name: str, *texts: str) -> list[object]:
+    """What a field of the proposals is, in the order of the texts."""
+    proposed = {}
+    for text in texts:
+        [config] = everything(listed({name: (text,)}))
+        field, _, key = name.partition(".")
+        value = getattr(config, field)
+        proposed[text] = value[key] if key else value
+    return list(proposed.values())
+
+
+def grid_complaint(grid: Mapping[str, Sequence[str]]) -> str:
+    with pytest.raises(ConfigError) as caught:
+        listed(grid)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_every_combination_is_proposed_once_and_nothing_else() -> None:
+    grid = {"batch_size": ("10", "32"), "optimizer": ("adam", "rmsprop", "sgd"), "dropout": ("0",)}
+    proposed = everything(listed(grid))
+    assert len(proposed) == 6
+    found = {(c.batch_size, c.optimizer) for c in proposed}
+    assert found == set(itertools.product((10, 32), ("adam", "rmsprop", "sgd")))
+
+
+def test_what_is_not_listed_is_as_in_the_baseline() -> None:
+    baseline = TrialConfig(hidden=(7,), dropout=0.25, extra={"width": 3, "name": "x"})
+    grid = {"batch_size": ("10", "32"), "extra.width": ("4",)}
+    for config in everything(listed(grid, baseline)):
+        fields = {"batch_size": config.batch_size, "extra": {"width": 4, "name": "x"}}
+        assert config == TrialConfig.model_validate(baseline.model_dump() | fields)
+
+
+def test_a_listed_space_keeps_name_baseline_and_network_of_its_space() -> None:
+    text = GOOD + "\ndef build(config, input_shape, classes):\n    return 'a model'\n"
+    own = open_space(find_space(write("own.py", text)))
+    space = listed_space(own, {"batch_size": ("10",)})
+    assert space.source == own.source
+    assert space.build is own.build
+    assert space.baseline_config() == TrialConfig(hidden=(7,))
+
+
+def test_a_grid_is_proposed_by_other_samplers_as_well() -> None:
+    sampler = Sampler("random", listed({"batch_size": ("10", "32")}), (8, 8, 1), seed=0)
+    assert {sampler.ask(number).batch_size for number in range(20)} == {10, 32}
+
+
+def test_the_scale_255_stays_a_word() -> None:
+    assert values_of("scale", "255", "max", "none", "l2") == ["255", "max", "none", "l2"]
+
+
+def test_numbers_are_numbers_where_the_field_takes_only_those() -> None:
+    assert values_of("l2_axis", "1", "3", "image") == [1, 3, "image"]
+    assert values_of("batch_size", "10", "32") == [10, 32]
+    assert values_of("learning_rate", "0.1", "1e-3", "1") == [0.1, 0.001, 1.0]
+    assert values_of("pca_variance", "0.95") == [0.95]
+
+
+def test_yes_and_no_are_read_in_any_case() -> None:
+    assert values_of("batch_normalization", "true", "False") == [True, False]
+    assert values_of("restore_best", "FALSE", "True") == [False, True]
+
+
+def test_none_is_nothing_where_the_field_may_be_empty() -> None:
+    assert values_of("pca_components", "none", "None", "10") == [None, None, 10]
+    assert values_of("patience", "none", "3") == [None, 3]
+    assert values_of("schedule", "none", "cosine") == [None, "cosine"]
+
+
+def test_layer_sizes_are_whole_numbers() -> None:
+    assert values_of("hidden", "128-64", "32", "none") == [(128, 64), (32,), ()]
+    assert values_of("filters", "32-32", "none") == [(32, 32), ()]
+
+
+def test_a_users_own_values_are_numbers_or_yes_and_no_where_they_can_be() -> None:
+    values = values_of("extra.x", "8", "0.5", "1e-3", "true", "False", "wide", "none", "3-4")
+    assert values == [8, 0.5, 0.001, True, False, "wide", "none", "3-4"]
+    assert [type(value) for value in values[:4]] == [int, float, float, bool]
+
+
+def test_equal_texts_and_types_make_equal_configurations() -> None:
+    [from_grid] = everything(listed({"batch_size": ("64",), "hidden": ("16-8",)}))
+    assert from_grid == TrialConfig(batch_size=64, hidden=(16, 8))
+    assert from_grid.config_id == TrialConfig(batch_size=64, hidden=(16, 8)).config_id
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("batch_sizes", "batch_size"), ("optimiser", "optimizer"), ("learning-rate", "learning_rate")],
+)
+def test_an_unknown_field_of_a_grid_names_the_nearest_known_one(typed: str, meant: str) -> None:
+    message = grid_complaint({typed: ("1",)})
+    assert message.startswith(f"--grid: unknown field {typed!r}.")
+    assert f"Did you mean {meant!r}?" in message
+
+
+@pytest.mark.parametrize("name", ["extra", "hidden.0", "batch_size.x", "extras.x", ""])
+def test_a_name_with_a_dot_is_for_the_users_own_values_only(name: str) -> None:
+    assert f"unknown field {name!r}" in grid_complaint({name: ("1",)})
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("batch_size", "0"),
+        ("batch_size", "1.5"),
+        ("batch_size", "many"),
+        ("batch_size", "none"),
+        ("batch_size", ""),
+        ("learning_rate", "-1"),
+        ("learning_rate", "nan"),
+        ("dropout", "1"),
+        ("optimizer", "adm"),
+        ("scale", "256"),
+        ("l2_axis", "0"),
+        ("hidden", "64-0"),
+        ("hidden", "wide"),
+        ("batch_normalization", "maybe"),
+        ("pca_components", "0"),
+    ],
+)
+def test_a_value_that_a_field_cannot_have_is_named_with_its_field(name: str, text: str) -> None:
+    message = grid_complaint({"momentum": ("0.5",), name: (text,)})
+    assert message.startswith(f"--grid {name}: {name}")
+    shown = {"64-0": "0"}.get(text, text)
+    assert f" is {shown!r}: " in message
+
+
+def test_the_value_that_is_wrong_is_named_among_right_ones() -> None:
+    assert "is '0': " in grid_complaint({"batch_size": ("10", "0", "32")})
+
+
+def test_a_combination_that_fits_together_in_parts_only_is_told_when_it_is_proposed() -> None:
+    space = listed({"pca_components": ("10",), "filters": ("8",)})
+    with pytest.raises(ConfigError, match="whole images"):
+        space.config_from(a_trial())

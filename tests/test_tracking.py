@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import http.server
+import json
+import math
 import socket
 import time
 from collections.abc import Iterator
@@ -17,13 +19,21 @@ from search.records import (
     EpochReport,
     Phase,
     State,
+    TestResult,
     TrackingError,
     WorkerReport,
 )
 from search.settings import TrackingSettings
-from search.tracking import Tracker, check_tracking
+from search.tracking import (
+    CLASSES_AS_METRICS,
+    Tracker,
+    check_tracking,
+    config_params,
+    evaluation,
+    total_metrics,
+)
 from spaces.config import TrialConfig
-from tests.builders import make_measures, make_totals
+from tests.builders import make_measures, make_totals, make_trial
 from tests.running import serving
 
 TAGS = {"podium.data": "digits", "podium.space": "mlp"}
@@ -191,6 +201,164 @@ def test_a_server_that_is_gone_never_blocks_and_is_named_at_the_end(
     with pytest.raises(TrackingError):
         tracker.close(60)
     assert len(ledger.undelivered("gone", 10)[0].epochs) == 3
+
+
+NAN = float("nan")
+ENDED = 1_700_000_001_000
+
+
+def _delivered(settings: TrackingSettings, ledger: Ledger, study: str) -> mlflow.entities.Run:
+    """The run of a study's first trial, once everything was delivered."""
+    tracker = _tracker(settings, ledger, study)
+    tracker.start()
+    tracker.close(60)
+    assert ledger.undelivered(study, 10) == []
+    return mlflow.MlflowClient().get_run(str(ledger.trials(study)[0].run_id))
+
+
+def _complete(ledger: Ledger, study: str, **values: object) -> None:
+    _fill(ledger, study, 3)
+    ledger.append(study, 0, WorkerReport(1, totals=make_totals(**values)))
+    ledger.end_trial(study, 0, State.COMPLETED, ENDED)
+
+
+def _evaluation(run: mlflow.entities.Run) -> dict[str, object]:
+    text = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/evaluation.json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is no JSON")
+
+    found: dict[str, object] = json.loads(text, parse_constant=refuse)
+    return found
+
+
+def test_test_figures_are_metrics_at_the_epoch_that_they_are_of(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    _complete(ledger, "tested")
+    results = [
+        TestResult(2, make_measures(accuracy=0.7, roc_auc_ovo=NAN)),
+        TestResult(3, make_measures(accuracy=0.9)),
+    ]
+    ledger.record_tests("tested", 0, results)
+    run = _delivered(store, ledger, "tested")
+    assert _history("tested", ledger, "test_accuracy") == [(2, ENDED, 0.7), (3, ENDED, 0.9)]
+    assert _history("tested", ledger, "test_roc_auc_ovo") == [(3, ENDED, 0.95)]
+    assert run.data.metrics["test_accuracy"] == 0.9
+    assert {f"test_{name}" for name in results[0].measures.scalars} <= set(run.data.metrics)
+
+
+def test_test_figures_reach_a_trial_that_was_delivered_before(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    _complete(ledger, "tested-later")
+    before = _delivered(store, ledger, "tested-later")
+    assert not any(name.startswith("test_") for name in before.data.metrics)
+    assert "test after epoch 3" not in _evaluation(before)
+    ledger.record_tests("tested-later", 0, [TestResult(3, make_measures(accuracy=0.9))])
+    after = _delivered(store, ledger, "tested-later")
+    assert after.info.run_id == before.info.run_id
+    assert after.info.status == "FINISHED"
+    assert after.data.metrics["test_accuracy"] == 0.9
+    assert _history("tested-later", ledger, "best_val_accuracy") == [(2, ENDED, 0.8)]
+    assert "test after epoch 3" in _evaluation(after)
+
+
+def test_the_evaluation_holds_confusion_matrices_and_figures_of_every_class(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    measures = make_measures(roc_auc_ovo=NAN)
+    _complete(ledger, "evaluated", measures=measures, fold_accuracies=(0.75, 0.85))
+    ledger.record_tests("evaluated", 0, [TestResult(3, make_measures(confusion=((7, 3), (2, 8))))])
+    found = _evaluation(_delivered(store, ledger, "evaluated"))
+    assert set(found) == {"validation", "fold_accuracies", "test after epoch 3"}
+    assert found["fold_accuracies"] == [0.75, 0.85]
+    validation, test = found["validation"], found["test after epoch 3"]
+    assert isinstance(validation, dict)
+    assert isinstance(test, dict)
+    assert validation["confusion"] == [[9, 1], [3, 7]]
+    assert test["confusion"] == [[7, 3], [2, 8]]
+    assert (validation["precision"], validation["recall"]) == ([0.75, 0.875], [0.9, 0.7])
+    assert (validation["roc_auc_ovo"], test["roc_auc_ovo"]) == (None, 0.95)
+
+
+def test_a_trial_that_was_never_measured_has_an_empty_evaluation(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    assert evaluation(make_trial(totals=None)) == {}
+    _fill(ledger, "unmeasured", 1)
+    ledger.end_trial("unmeasured", 0, State.FAILED, ENDED, "no luck")
+    assert _evaluation(_delivered(store, ledger, "unmeasured")) == {}
+
+
+def test_a_reproduced_experiment_is_a_tag_of_its_trial_and_a_fold_count_a_param(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    ledger.begin_study("named", {}, {}, 0)
+    fields = {"folds": 5, "experiment": "cv-5"}
+    job = Assignment(0, Phase.REPRODUCE, TrialConfig(), 1, 0, 3, (), **fields)  # type: ignore[arg-type]
+    ledger.begin_trial("named", job, 0)
+    run = _delivered(store, ledger, "named")
+    assert run.data.tags["podium.experiment"] == "cv-5"
+    assert run.data.tags["podium.phase"] == "reproduce"
+    assert run.data.params["folds"] == "5"
+
+
+def test_a_trial_of_a_search_has_no_experiment_and_no_folds(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    _complete(ledger, "plain")
+    run = _delivered(store, ledger, "plain")
+    assert "podium.experiment" not in run.data.tags
+    assert "folds" not in run.data.params
+    assert not any(name.startswith("fold_") for name in run.data.metrics)
+
+
+def test_every_class_has_its_precision_and_recall_as_metrics() -> None:
+    found = total_metrics(make_trial())
+    assert (found["precision_class_0"], found["precision_class_1"]) == (0.75, 0.875)
+    assert (found["recall_class_0"], found["recall_class_1"]) == (0.9, 0.7)
+
+
+@pytest.mark.parametrize(
+    ("classes", "metrics"), [(CLASSES_AS_METRICS, CLASSES_AS_METRICS), (CLASSES_AS_METRICS + 1, 0)]
+)
+def test_classes_too_many_to_look_at_are_left_to_the_evaluation(classes: int, metrics: int) -> None:
+    measures = make_measures(precision=(0.5,) * classes, recall=(0.5,) * classes)
+    trial = make_trial(totals=make_totals(measures=measures))
+    names = [name for name in total_metrics(trial) if "_class_" in name]
+    assert len(names) == 2 * metrics
+    assert len(evaluation(trial)["validation"]["precision"]) == classes
+
+
+def test_every_fold_is_a_metric_with_the_standard_error_of_their_mean() -> None:
+    totals = make_totals(fold_accuracies=(0.7, 0.8, 0.9))
+    found = total_metrics(make_trial(totals=totals))
+    folds = {name: value for name, value in found.items() if name.startswith("fold_")}
+    # standard deviation 0.1, by the root of three
+    assert folds.pop("fold_standard_error") == pytest.approx(0.1 / math.sqrt(3))
+    assert folds == {
+        "fold_1_val_accuracy": 0.7,
+        "fold_2_val_accuracy": 0.8,
+        "fold_3_val_accuracy": 0.9,
+    }
+
+
+def test_what_is_not_a_number_is_no_metric() -> None:
+    measures = make_measures(roc_auc_ovo=NAN, f1_micro=NAN)
+    found = total_metrics(make_trial(totals=make_totals(measures=measures)))
+    assert not {"roc_auc_ovo", "f1_micro"} & set(found)
+    assert found["f1_macro"] == 0.79
+    assert total_metrics(make_trial(totals=None)) == {}
+
+
+def test_params_name_folds_layers_and_a_users_own_values() -> None:
+    config = TrialConfig(hidden=(128, 64), filters=(32,), extra={"width": 3})
+    params = config_params(make_trial(config=config, folds=4, seed=5, split_seed=6))
+    assert (params["hidden"], params["layers"]) == ("128-64", 2)
+    assert (params["filters"], params["conv_depth"]) == ("32", 1)
+    assert (params["folds"], params["seed"], params["split_seed"]) == (4, 5, 6)
+    assert params["extra.width"] == 3
 
 
 def _free_port() -> int:

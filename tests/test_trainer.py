@@ -584,7 +584,7 @@ def glaring() -> TrainingData:
         {"scale": "max"},
         {"scale": "standardize"},
         {"scale": "255", "pca_variance": 0.93},
-        {"scale": "none", "pca_components": 3, "schedule": "cosine", "batch_size": 68},
+        {"scale": "none", "pca_components": 3, "schedule": "cosine", "batch_size": 67},
     ],
     ids=str,
 )
