@@ -39,8 +39,8 @@ from search.tables import (
 )
 
 if TYPE_CHECKING:
+    from search.launch import Launch
     from search.reproduce import Request
-    from search.study import Launch
 
 app = typer.Typer(
     name="podium",
@@ -116,7 +116,8 @@ def run(
     flags = {key: value for key, value in locals().items() if key != "config"}
     settings = load_settings(config, flags)
     from search.console import ProgressView
-    from search.study import prepare, run_study
+    from search.launch import prepare
+    from search.study import run_study
 
     launch = prepare(settings)
     _introduce(launch)
@@ -201,9 +202,9 @@ def reproduce(
     ] = None,
 ) -> None:
     """Run a published notebook's experiments again, beside the figures that it printed."""
+    from search.folder import existing_ledger
     from search.reproduce import DOCS_PATH, Request, find_notebook
     from search.reproduce import write_docs as write
-    from search.study import existing_ledger
 
     if list_:
         print_notebooks()
@@ -258,8 +259,8 @@ def status(
     study: Annotated[str | None, typer.Argument(help="One study in detail.")] = None,
 ) -> None:
     """List the studies of this folder, or show where one stands."""
+    from search.folder import existing_ledger, find_study
     from search.report import count_trials
-    from search.study import existing_ledger, find_study
 
     ledger = existing_ledger()
     if study is None:
@@ -304,7 +305,7 @@ def compare(
     """Print a table of trials."""
     import pandas as pd
 
-    from search.study import existing_ledger, find_study
+    from search.folder import existing_ledger, find_study
 
     ledger = existing_ledger()
     names = studies or [s.name for s in ledger.studies()[:1]]
@@ -337,7 +338,8 @@ def recommend(
     """Recommend again, with another policy: nothing is trained, the test split stays locked."""
     if policy is not None and policy not in POLICIES:
         raise ConfigError(f"Unknown policy {policy!r}.{nearest(policy, POLICIES)}")
-    from search.study import existing_ledger, recommend_again
+    from search.folder import existing_ledger
+    from search.study import recommend_again
 
     recommendation, shipped = recommend_again(existing_ledger(), study, policy)
     print_recommendation(recommendation)
@@ -369,9 +371,9 @@ def figures(
     tsne_images: Annotated[int, typer.Option(help="Images of the t-SNE.", min=4)] = 1_000,
 ) -> None:
     """Draw a study's figures and those of one trial, as PNG files."""
+    from search.folder import existing_ledger
     from search.gallery import Wishes
     from search.illustration import illustrate
-    from search.study import existing_ledger
 
     wishes = Wishes(
         pair=_two(pair, "--pair"),
@@ -405,8 +407,8 @@ def ui(
     """Serve MLflow's UI on the store that studies of this folder are tracked in."""
     settings = load_tracking()
     if study is not None:
+        from search.folder import existing_ledger, find_study
         from search.settings import TrackingSettings
-        from search.study import existing_ledger, find_study
 
         record = find_study(existing_ledger(), study)
         settings = TrackingSettings.model_validate(record.settings["tracking"])
@@ -487,8 +489,8 @@ def describe(
     """Say what a data set holds and what is doubtful about it; draw class counts and samples."""
     from search.describe import describe as described
     from search.gallery import draw_data
+    from search.launch import load_data
     from search.settings import RUNS_PATH
-    from search.study import load_data
 
     flags = {"data_dir": data_dir, "label_column": label_column, "image_shape": image_shape}
     loaded = load_data(load_settings(None, {**flags, "data": data, "seed": seed}))

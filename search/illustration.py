@@ -14,12 +14,13 @@ import numpy as np
 from search import canvas, figures
 from search.comparison import Row
 from search.data import LoadedData, TrainingData
+from search.folder import find_study, model_path, study_folder
 from search.gallery import KINDS, Subject, Wishes, draw, draw_varied
+from search.launch import load_data
 from search.ledger import Ledger, StudyRecord
 from search.records import ConfigError, Inspected, Inspection, State, TrialRecord
 from search.settings import StudySettings, nearest
 from search.space import SpaceSource, find_space
-from search.study import find_study, load_data, model_path, study_folder
 from spaces.notebooks import Notebook
 
 

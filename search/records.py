@@ -49,6 +49,11 @@ class TrialFailed(PodiumError):
     """A trial that cannot go on; recorded as failed with this reason, and the study goes on."""
 
 
+def one_line(error: BaseException) -> str:
+    """An exception's kind and message in one line of at most some 300 characters."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+
+
 class Phase(StrEnum):
     """What a trial is trained for."""
 

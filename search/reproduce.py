@@ -11,28 +11,16 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.comparison import Judgement, Repetition, Row, compare, judge_notebook
+from search.folder import model_path, open_ledger, study_folder
 from search.gallery import Subject
 from search.illustration import Look, illustrate_reproduction, kept_model, look_into
+from search.launch import Launch, begin, new_name, now_ms, prepare, study_facts
 from search.ledger import Ledger
-from search.records import ConfigError, State, TrialRecord
+from search.records import ConfigError, State, TrialRecord, one_line
 from search.reproduction import ReproductionDirector, plan
 from search.selection import percent
 from search.settings import StudySettings, nearest
-from search.study import (
-    DELIVERY_SECONDS,
-    Launch,
-    View,
-    begin,
-    conduct,
-    model_path,
-    new_name,
-    now_ms,
-    one_line,
-    open_ledger,
-    prepare,
-    study_facts,
-    study_folder,
-)
+from search.study import DELIVERY_SECONDS, View, conduct
 from search.tracking import Tracker
 from search.tuning import leave_cluster
 from spaces.notebooks import NOTEBOOKS, Notebook

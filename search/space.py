@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from search.records import ConfigError
+from search.records import ConfigError, one_line
 from search.settings import nearest
 from spaces.config import TrialConfig
 
@@ -71,7 +71,7 @@ class Space:
                 f"Space {self.source.name}: {function}() made no TrialConfig: {_faults(error)}"
             ) from error
         except Exception as error:
-            what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            what = one_line(error)
             raise ConfigError(f"Space {self.source.name}: {function}() failed: {what}") from error
         if not isinstance(config, TrialConfig):
             raise ConfigError(
@@ -228,5 +228,4 @@ def _run_text(source: SpaceSource) -> ModuleType:
 
 
 def _broken(source: SpaceSource, error: BaseException) -> ConfigError:
-    what = " ".join(str(error).split())
-    return ConfigError(f"Space {source.name} cannot be run: {type(error).__name__}: {what}")
+    return ConfigError(f"Space {source.name} cannot be run: {one_line(error)}")

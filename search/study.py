@@ -1,24 +1,22 @@
-"""Puts the parts of a study together; the only place that chooses them."""
+"""Runs a study from its first trial to its report; the only place that chooses its parts."""
 
 from __future__ import annotations
 
-import platform
 import shlex
-import subprocess
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from search import tuning
 from search.arrays import VALIDATION_FRACTION
-from search.data import LoadedData, load
 from search.director import Progress, StudyDirector
+from search.folder import find_study, open_ledger, study_folder
 from search.gallery import Subject, draw, draw_varied
-from search.ledger import LEDGER_NAME, Ledger, StudyRecord, taken
+from search.launch import Launch, begin, now_ms, study_facts
+from search.ledger import Ledger
 from search.records import (
     ConfigError,
     PodiumError,
@@ -26,36 +24,20 @@ from search.records import (
     State,
     StudyFailed,
     Verdict,
+    one_line,
 )
 from search.registry import RegisteredModel, register, unpack
 from search.report import ReportContent, write_report
-from search.reproduction import ReproductionDirector
-from search.sampler import Sampler, check_space
+from search.sampler import Sampler
 from search.scheduler import make_scheduler
 from search.selection import confirmed_candidates, recommend
-from search.settings import RUNS_PATH, STUDY_NAME, StudySettings, without_password
-from search.space import Space, find_space, listed_space, open_space
-from search.tracking import Tracker, check_tracking
-from search.tuning import Cluster, join_cluster, leave_cluster, run_experiment
-from spaces.config import TrialConfig
+from search.settings import StudySettings
+from search.tracking import Tracker
+from search.tuning import leave_cluster, run_experiment
 
-VERSIONED = ("ray", "optuna", "tensorflow", "keras", "mlflow", "numpy", "scikit-learn")
 SHIPPED = ("tensorflow", "keras", "numpy", "mlflow")
 DELIVERY_SECONDS = 120.0
 View = Callable[[Progress, str], AbstractContextManager[object]]
-Conductor = StudyDirector | ReproductionDirector
-
-
-@dataclass(frozen=True, slots=True)
-class Launch:
-    """A study that passed every check and is about to begin."""
-
-    name: str
-    settings: StudySettings
-    space: Space
-    data: LoadedData
-    cluster: Cluster
-    concurrent: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,77 +57,13 @@ class Outcome:
     trouble: str | None
 
 
-def open_ledger() -> Ledger:
-    """The ledger of the current folder."""
-    return Ledger(RUNS_PATH / LEDGER_NAME)
+class Director(tuning.Director, Protocol):
+    """A director that can be broken off, and that tells how far it is."""
 
+    progress: Progress
 
-def existing_ledger() -> Ledger:
-    """The ledger of the current folder, where there is one.
-
-    Raises:
-        ConfigError: nothing was run here.
-    """
-    if not (RUNS_PATH / LEDGER_NAME).exists():
-        raise ConfigError(
-            f"No studies here: {RUNS_PATH / LEDGER_NAME} does not exist. "
-            "Start one with `podium run`, or change to the folder that it was run in."
-        )
-    return open_ledger()
-
-
-def find_study(ledger: Ledger, name: str) -> StudyRecord:
-    """The study of that name.
-
-    Raises:
-        ConfigError: there is none; the message lists those that there are.
-    """
-    study = ledger.study(name)
-    if study is None:
-        known = ", ".join(s.name for s in ledger.studies()[:10]) or "none"
-        raise ConfigError(f"No study {name!r}. Studies here: {known}.")
-    return study
-
-
-def prepare(settings: StudySettings) -> Launch:
-    """Checks everything that can be checked before anything is written, and joins the cluster.
-
-    Raises:
-        PodiumError: whatever is wrong; the cluster was left again.
-    """
-    space = open_space(find_space(settings.space))
-    if settings.grid:
-        space = listed_space(space, settings.grid)
-    name = settings.study or new_name(space.source.name, settings.data)
-    _check_name_is_free(name)
-    data = load_data(settings)
-    check_space(space, data.training.image_shape)
-    check_tracking(settings.tracking)
-    cluster = join_cluster(settings.address)
-    try:
-        concurrent = cluster.concurrency(
-            settings.concurrent, settings.cpus_per_trial, settings.gpus_per_trial
-        )
-    except PodiumError:
-        leave_cluster()
-        raise
-    return Launch(name, settings, space, data, cluster, concurrent)
-
-
-def load_data(settings: StudySettings) -> LoadedData:
-    """The data set that the settings name.
-
-    Raises:
-        DataError: there is none, or it cannot be used.
-    """
-    shape = tuple(map(int, settings.image_shape.split("x"))) if settings.image_shape else None
-    return load(
-        settings.data,
-        settings.data_dir,
-        settings.seed,
-        label_column=settings.label_column,
-        image_shape=shape,
-    )
+    def close_open_trials(self, reason: str) -> None:
+        """Records the trials that are still open as failed."""
 
 
 def run_study(launch: Launch, view: View) -> Outcome:
@@ -184,34 +102,8 @@ def run_study(launch: Launch, view: View) -> Outcome:
         ledger.close()
 
 
-def begin(
-    launch: Launch, facts: Mapping[str, Any], ledger: Ledger, extra: Mapping[str, Any]
-) -> Tracker:
-    """Records that a study has begun, and prepares to tell MLflow of it.
-
-    Args:
-        launch: the study.
-        facts: from `study_facts`.
-        ledger: where to.
-        extra: settings that are not those of `StudySettings`.
-
-    Raises:
-        ConfigError: there is a study of that name.
-    """
-    settings = launch.settings
-    ledger.begin_study(launch.name, {**_stored(settings), **extra}, facts, now_ms())
-    return Tracker(
-        settings.tracking,
-        ledger,
-        launch.name,
-        tags=_tags(launch, facts),
-        params={**settings.model_dump(mode="json", exclude={"tracking", "study"}), **extra},
-        fingerprint=launch.data.fingerprint,
-    )
-
-
 def conduct(
-    launch: Launch, director: Conductor, ledger: Ledger, tracker: Tracker, view: View
+    launch: Launch, director: Director, ledger: Ledger, tracker: Tracker, view: View
 ) -> None:
     """Runs a director's jobs to their end; a study that breaks off is recorded as failed.
 
@@ -261,25 +153,6 @@ def recommend_again(ledger: Ledger, name: str, policy: str | None) -> tuple[Reco
     chosen = policy or study.settings.get("policy", "one-standard-error")
     shipped = (study.outcome or {}).get("recommended", "")
     return recommend(candidates, chosen, VALIDATION_FRACTION), shipped
-
-
-def study_folder(name: str) -> Path:
-    """Where a study's own files are; made where it is missing."""
-    folder = RUNS_PATH / "studies" / name
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def model_path(study: str, number: int, epoch: int) -> Path:
-    """Where the model of a trial, as it was after some epoch, is kept."""
-    folder = study_folder(study) / "models"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{number:03d}-{epoch}.keras"
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 def command_line(settings: StudySettings) -> str:
@@ -397,104 +270,9 @@ def _register(
     )
 
 
-def _stored(settings: StudySettings) -> dict[str, Any]:
-    """The settings as the ledger keeps them: without a password."""
-    values = settings.model_dump(mode="json")
-    values["tracking"]["tracking_uri"] = without_password(settings.tracking.tracking_uri)
-    return values
-
-
-def new_name(*words: str) -> str:
-    """A name for a study, from words that say what it is about and the time."""
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    name = "".join(c if STUDY_NAME.fullmatch(f"a{c}") else "-" for c in "-".join(words))
-    return f"{name.strip('-._')[:40] or 'study'}-{stamp}"
-
-
-def _check_name_is_free(name: str) -> None:
-    if (RUNS_PATH / LEDGER_NAME).exists():
-        ledger = open_ledger()
-        try:
-            if ledger.study(name) is not None:
-                raise ConfigError(taken(name))
-        finally:
-            ledger.close()
-
-
-def study_facts(launch: Launch, baseline: TrialConfig) -> dict[str, Any]:
-    """What is known of a study's data, code and versions."""
-    data = launch.data
-    return {
-        "data": data.training.name,
-        "fingerprint": data.fingerprint,
-        "test_fingerprint": data.test.fingerprint,
-        "image_shape": list(data.training.image_shape),
-        "classes": len(data.training.classes),
-        "train_images": len(data.split.train),
-        "validation_images": len(data.split.validation),
-        "test_images": data.test.size,
-        "seed": launch.settings.seed,
-        "baseline": baseline.config_id,
-        "git_commit": _git_commit(),
-        "versions": _versions(),
-    }
-
-
-def _tags(launch: Launch, facts: Mapping[str, Any]) -> dict[str, str]:
-    settings = launch.settings
-    return {
-        "podium.space": launch.space.source.name,
-        "podium.data": settings.data,
-        "podium.fingerprint": launch.data.fingerprint,
-        "podium.sampler": settings.sampler,
-        "podium.scheduler": settings.scheduler,
-        "podium.git_commit": facts["git_commit"],
-        **{f"podium.version.{name}": value for name, value in facts["versions"].items()},
-    }
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in ("podium-search", *VERSIONED):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def _git_commit() -> str:
-    """The commit of the folder that the study runs in, or else of Podium; `+` for changes."""
-    for folder in (Path.cwd(), Path(__file__).parent):
-        commit = _git(folder, "rev-parse", "HEAD")
-        if commit:
-            changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
-            return commit + ("+" if changed else "")
-    return "unknown"
-
-
-def _git(folder: Path, *words: str) -> str:
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *words],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
 def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
     if isinstance(error, SystemExit):
         return "terminated"
     return str(error) if isinstance(error, PodiumError) else one_line(error)
-
-
-def one_line(error: BaseException) -> str:
-    """An exception's kind and message in one line."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from search.ledger import Delivery, Ledger
-from search.records import Measures, State, TrackingError, TrialRecord
+from search.records import Measures, State, TrackingError, TrialRecord, one_line
 from search.settings import TrackingSettings, without_password
 
 if TYPE_CHECKING:
@@ -242,7 +242,7 @@ class Tracker:
                     pass
                 self.trouble = None
             except Exception as error:  # noqa: BLE001 - MLflow's trouble is never the study's
-                self.trouble = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                self.trouble = one_line(error)
             if closing:
                 return
             if self.trouble:

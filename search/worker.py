@@ -27,6 +27,7 @@ from search.records import (
     TrialFailed,
     TrialRecord,
     WorkerReport,
+    one_line,
 )
 from search.space import SpaceSource, open_space
 from search.trainer import Task, Trainer, TrainingRun, limit_resources
@@ -178,9 +179,8 @@ def _zipped(folder: Path) -> bytes:
 def _reason(error: Exception) -> str:
     if isinstance(error, TrialFailed):
         return str(error)
-    text = " ".join(str(error).split())
     # A user's own code is what can be mended: its line, if it is among the frames.
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not {"site-packages", "search"} & set(Path(f.filename).parts)]
     where = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {text[:500]}{where}"
+    return f"{one_line(error)}{where}"

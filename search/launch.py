@@ -1,0 +1,203 @@
+"""Everything before the first trial: checks, names, facts, the record of a study."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from search.data import LoadedData, load
+from search.folder import open_ledger
+from search.ledger import LEDGER_NAME, Ledger, taken
+from search.records import (
+    ConfigError,
+    PodiumError,
+)
+from search.sampler import check_space
+from search.settings import RUNS_PATH, STUDY_NAME, StudySettings, without_password
+from search.space import Space, find_space, listed_space, open_space
+from search.tracking import Tracker, check_tracking
+from search.tuning import Cluster, join_cluster, leave_cluster
+from spaces.config import TrialConfig
+
+VERSIONED = ("ray", "optuna", "tensorflow", "keras", "mlflow", "numpy", "scikit-learn")
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """A study that passed every check and is about to begin."""
+
+    name: str
+    settings: StudySettings
+    space: Space
+    data: LoadedData
+    cluster: Cluster
+    concurrent: int
+
+
+def prepare(settings: StudySettings) -> Launch:
+    """Checks everything that can be checked before anything is written, and joins the cluster.
+
+    Raises:
+        PodiumError: whatever is wrong; the cluster was left again.
+    """
+    space = open_space(find_space(settings.space))
+    if settings.grid:
+        space = listed_space(space, settings.grid)
+    name = settings.study or new_name(space.source.name, settings.data)
+    _check_name_is_free(name)
+    data = load_data(settings)
+    check_space(space, data.training.image_shape)
+    check_tracking(settings.tracking)
+    cluster = join_cluster(settings.address)
+    try:
+        concurrent = cluster.concurrency(
+            settings.concurrent, settings.cpus_per_trial, settings.gpus_per_trial
+        )
+    except PodiumError:
+        leave_cluster()
+        raise
+    return Launch(name, settings, space, data, cluster, concurrent)
+
+
+def load_data(settings: StudySettings) -> LoadedData:
+    """The data set that the settings name.
+
+    Raises:
+        DataError: there is none, or it cannot be used.
+    """
+    shape = tuple(map(int, settings.image_shape.split("x"))) if settings.image_shape else None
+    return load(
+        settings.data,
+        settings.data_dir,
+        settings.seed,
+        label_column=settings.label_column,
+        image_shape=shape,
+    )
+
+
+def begin(
+    launch: Launch, facts: Mapping[str, Any], ledger: Ledger, extra: Mapping[str, Any]
+) -> Tracker:
+    """Records that a study has begun, and prepares to tell MLflow of it.
+
+    Args:
+        launch: the study.
+        facts: from `study_facts`.
+        ledger: where to.
+        extra: settings that are not those of `StudySettings`.
+
+    Raises:
+        ConfigError: there is a study of that name.
+    """
+    settings = launch.settings
+    ledger.begin_study(launch.name, {**_stored(settings), **extra}, facts, now_ms())
+    return Tracker(
+        settings.tracking,
+        ledger,
+        launch.name,
+        tags=_tags(launch, facts),
+        params={**settings.model_dump(mode="json", exclude={"tracking", "study"}), **extra},
+        fingerprint=launch.data.fingerprint,
+    )
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def study_facts(launch: Launch, baseline: TrialConfig) -> dict[str, Any]:
+    """What is known of a study's data, code and versions."""
+    data = launch.data
+    return {
+        "data": data.training.name,
+        "fingerprint": data.fingerprint,
+        "test_fingerprint": data.test.fingerprint,
+        "image_shape": list(data.training.image_shape),
+        "classes": len(data.training.classes),
+        "train_images": len(data.split.train),
+        "validation_images": len(data.split.validation),
+        "test_images": data.test.size,
+        "seed": launch.settings.seed,
+        "baseline": baseline.config_id,
+        "git_commit": _git_commit(),
+        "versions": _versions(),
+    }
+
+
+def new_name(*words: str) -> str:
+    """A name for a study, from words that say what it is about and the time."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    name = "".join(c if STUDY_NAME.fullmatch(f"a{c}") else "-" for c in "-".join(words))
+    return f"{name.strip('-._')[:40] or 'study'}-{stamp}"
+
+
+def _stored(settings: StudySettings) -> dict[str, Any]:
+    """The settings as the ledger keeps them: without a password."""
+    values = settings.model_dump(mode="json")
+    values["tracking"]["tracking_uri"] = without_password(settings.tracking.tracking_uri)
+    return values
+
+
+def _check_name_is_free(name: str) -> None:
+    if (RUNS_PATH / LEDGER_NAME).exists():
+        ledger = open_ledger()
+        try:
+            if ledger.study(name) is not None:
+                raise ConfigError(taken(name))
+        finally:
+            ledger.close()
+
+
+def _tags(launch: Launch, facts: Mapping[str, Any]) -> dict[str, str]:
+    settings = launch.settings
+    return {
+        "podium.space": launch.space.source.name,
+        "podium.data": settings.data,
+        "podium.fingerprint": launch.data.fingerprint,
+        "podium.sampler": settings.sampler,
+        "podium.scheduler": settings.scheduler,
+        "podium.git_commit": facts["git_commit"],
+        **{f"podium.version.{name}": value for name, value in facts["versions"].items()},
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in ("podium-search", *VERSIONED):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git_commit() -> str:
+    """The commit of the folder that the study runs in, or else of Podium; `+` for changes."""
+    for folder in (Path.cwd(), Path(__file__).parent):
+        commit = _git(folder, "rev-parse", "HEAD")
+        if commit:
+            changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+            return commit + ("+" if changed else "")
+    return "unknown"
+
+
+def _git(folder: Path, *words: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.strip()
