@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.arrays import VALIDATION_FRACTION
-from search.records import Phase, Recommendation, State, TrialRecord, Verdict
+from search.records import Phase, Recommendation, State, TrialRecord, TrialTotals, Verdict
 from search.registry import RegisteredModel
 from search.selection import percent, points, probability_better
 
@@ -124,11 +124,20 @@ def _trial_row(trial: TrialRecord) -> dict[str, str]:
     return {
         "number": str(trial.number),
         "state": f"stopped at {trial.rung}" if trial.rung else trial.state.value,
-        "accuracy": percent(totals.val_accuracy) if totals else "-",
+        "accuracy": _accuracy(totals) if totals else "-",
         "parameters": f"{totals.parameters:,}" if totals else "-",
         "epochs": str(trial.epochs_trained),
         "config": trial.config.summary,
     }
+
+
+def _accuracy(totals: TrialTotals) -> str:
+    """On the validation split; with folds their mean, with its standard error."""
+    error = totals.fold_standard_error
+    if error is None:
+        return percent(totals.val_accuracy)
+    folds = len(totals.fold_accuracies)
+    return f"{percent(totals.val_accuracy)} ({folds} folds, standard error {points(error)})"
 
 
 def _cell(text: object) -> str:

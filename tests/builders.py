@@ -196,6 +196,7 @@ def make_repetition(experiment: Experiment, index: int = 0, **values: Any) -> Re
         "max_epochs": experiment.config.epochs,
         "epochs_trained": len(epochs),
         "validation_fraction": experiment.validation_fraction,
+        "tail": experiment.tail,
         "folds": experiment.folds,
         "experiment": experiment.id,
         "tests": () if experiment.folds else (TestResult(len(epochs), measures),),

@@ -183,6 +183,7 @@ def test_every_experiment_has_a_row_in_the_order_of_the_notebook() -> None:
         {"state": State.RUNNING},
         {"state": State.STOPPED},
         {"folds": 5},
+        {"tail": True},
         {"config": make_config(129)},
     ],
     ids=str,
@@ -203,6 +204,13 @@ def test_an_experiment_with_folds_ignores_trials_of_one_split_and_of_other_folds
     own = make_repetition(experiment)
     others = [make_repetition(experiment, i, folds=folds) for i, folds in ((1, 0), (2, 10))]
     assert _row(experiment, [*others, own]).repetitions == (own,)
+
+
+def test_an_experiment_on_the_last_images_ignores_trials_on_others() -> None:
+    experiment = make_experiment(tail=True, published=(ACCURACY,))
+    drawn = make_repetition(experiment, 0, tail=False)
+    assert _row(experiment, [drawn]).repetitions == ()
+    assert len(_row(experiment, [make_repetition(experiment, 1)]).repetitions) == 1
 
 
 def test_equal_experiments_share_their_trials_whatever_those_are_called() -> None:
@@ -538,6 +546,16 @@ def test_a_notebook_that_recommended_nothing_is_not_contradicted() -> None:
     assert judgement.sentences[0] == "The notebook compared nothing and recommended nothing."
     assert not any("notebook's choice" in sentence for sentence in judgement.sentences)
     assert "recommends nothing" in _judge(silent, []).sentences[1]
+
+
+def test_seeds_that_share_their_validation_images_are_said_to() -> None:
+    def said(tail: bool) -> str:
+        small, large = (replace(experiment, tail=tail) for experiment in (SMALL, LARGE))
+        trials = [*_trials(small, 0.8, 0.81), *_trials(large, 0.9, 0.91)]
+        return " ".join(_judge(make_notebook(small, large), trials).sentences)
+
+    assert "own validation images" in said(True)
+    assert "own validation images" not in said(False)
 
 
 def _falling(lowest: int, epochs: int = 6) -> list[object]:

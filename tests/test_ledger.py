@@ -418,13 +418,19 @@ def test_what_was_delivered_is_remembered_by_the_next_process(
 
 
 def test_what_a_trial_was_assigned_comes_back_with_it(ledger: Ledger) -> None:
-    plan = {"max_epochs": 77, "validation_fraction": 1 / 12, "folds": 5, "experiment": "cv-5 ü"}
+    plan = {
+        "max_epochs": 77,
+        "validation_fraction": 1 / 12,
+        "tail": True,
+        "folds": 5,
+        "experiment": "cv-5 ü",
+    }
     ledger.begin_trial(STUDY, make_assignment(1, **plan), now_ms=1)
     trial = ledger.trials(STUDY)[1]
     assert {name: getattr(trial, name) for name in plan} == plan
     usual = ledger.trials(STUDY)[0]
     assert (usual.max_epochs, usual.validation_fraction) == (6, 0.2)
-    assert (usual.folds, usual.experiment) == (0, "")
+    assert (usual.folds, usual.tail, usual.experiment) == (0, False, "")
 
 
 def test_accuracies_of_folds_come_back_with_the_totals(ledger: Ledger) -> None:
@@ -681,7 +687,8 @@ def test_totals_of_version_1_keep_their_figures_and_say_what_was_not_measured(
 def test_trials_of_version_1_were_on_one_split_and_never_tested(version_1: Path) -> None:
     ledger = Ledger(version_1)
     for trial in ledger.trials("old"):
-        assert (trial.folds, trial.validation_fraction, trial.experiment) == (0, 0.2, "")
+        assert (trial.folds, trial.validation_fraction, trial.tail) == (0, 0.2, False)
+        assert trial.experiment == ""
         assert trial.tests == ()
     ledger.close()
 

@@ -262,6 +262,12 @@ def test_every_experiment_says_how_long_it_trains_and_what_it_is_measured_on() -
             assert all(value > 0 if name == "loss" else 0 < value < 1 for value in figure.values)
 
 
+def test_early_stopping_goes_by_the_images_that_it_went_by_in_the_notebook() -> None:
+    assert any(experiment.tail for _, experiment in EXPERIMENTS)
+    for _, experiment in EXPERIMENTS:
+        assert experiment.tail is (experiment.config.patience is not None)
+
+
 def test_test_figures_after_an_epoch_ask_for_a_snapshot_of_that_epoch() -> None:
     experiment = NOTEBOOKS["dense-dropout"].experiment("1")
     assert experiment.snapshots == (2, 3, 5, 7, 11, 30, 57, 95)

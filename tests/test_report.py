@@ -18,6 +18,7 @@ from tests.builders import (
     make_config,
     make_measures,
     make_recommendation,
+    make_totals,
     make_trial,
 )
 
@@ -362,3 +363,12 @@ def test_trials_are_counted_by_how_they_ended() -> None:
 
 def test_what_did_not_happen_is_not_counted() -> None:
     assert count_trials([make_trial(0)]) == "1 trials: 1 completed. 6 epochs in all."
+
+
+def test_a_mean_over_folds_is_shown_with_its_standard_error(tmp_path: Path) -> None:
+    totals = make_totals(val_accuracy=0.8, fold_accuracies=(0.7, 0.8, 0.9))
+    folded = make_trial(0, totals=totals, folds=3)
+    content = ReportContent("study", [folded], None, None, "podium run --folds 3", {})
+    for path in write_report(content, tmp_path):
+        # The deviation is 0.1, and 0.1 / sqrt(3) is 5.774 points.
+        assert "80.00% (3 folds, standard error 5.774 points)" in path.read_text()

@@ -61,7 +61,20 @@ def test_every_trial_is_a_reproduction_with_a_number_of_its_own_and_stops_at_no_
         experiment = NOTEBOOKS["fashion"].experiment(job.experiment)
         assert (job.config, job.folds) == (experiment.config, experiment.folds)
         assert job.validation_fraction == experiment.validation_fraction
+        assert job.tail is experiment.tail
         assert job.keep_model is (not experiment.folds)
+
+
+def test_trials_are_validated_on_the_images_that_the_experiment_names() -> None:
+    assert {job.tail for job in _plan(make_notebook(make_experiment(tail=True)))} == {True}
+    assert {job.tail for job in _plan(make_notebook(make_experiment()))} == {False}
+
+
+# Fails while what is trained once is told apart by configuration and folds alone: the second
+# experiment's row would stay "not run".
+def test_equal_configurations_on_other_validation_images_are_two_models() -> None:
+    notebook = make_notebook(make_experiment("a"), make_experiment("b", tail=True))
+    assert _counts(_plan(notebook)) == {"a": 2, "b": 2}
 
 
 def test_all_experiments_share_seeds_and_splits_so_that_differences_are_paired() -> None:
