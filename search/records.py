@@ -145,7 +145,8 @@ class TrialTotals:
     Attributes:
         best_epoch: by the metric that the configuration monitors (the first of several); the
             latest one where it keeps the last weights.
-        val_accuracy: with folds the mean over them, as is every other figure but `measures`.
+        parameters: of the network; with folds of the first one.
+        val_accuracy: with folds the mean over them, as are the losses and train_accuracy.
         train_accuracy: on as many training images as there are validation images.
         gap: train_accuracy - val_accuracy.
         measures: on the validation split; with folds on those of all folds together.

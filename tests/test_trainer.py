@@ -419,7 +419,7 @@ def test_the_epoch_that_is_kept_follows_the_monitored_metric_not_accuracy(
     data: TrainingData, small: Split
 ) -> None:
     best = set()
-    for monitor in ("val_accuracy", "val_loss"):
+    for monitor in ("val_accuracy", "val_calibration_error"):
         task = _task(data, **RESTLESS, monitor=monitor)
         run = Trainer(data).start(replace(task, splits=(small,), max_epochs=12))
         _train(run, 12)
