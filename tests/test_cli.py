@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import math
+import statistics
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import mlflow
 import pytest
+from mlflow.entities import Run
 
 from search import cli
+from search.ledger import Ledger
+from search.records import Phase, State
 from search.tables import Format, print_rows
+from spaces.notebooks import NOTEBOOKS
+from tests.running import Finished, podium
 
 SPACES = {
     "returns.py": "def suggest(trial): return 3\ndef baseline(): return 3\n",
@@ -67,6 +78,25 @@ BAD = [
     ("run --address ray://127.0.0.1:10001", "ray:// is not supported"),
     ("run --gpus-per-trial 1.5", "gpus-per-trial is 1.5"),
     ("run --address 127.0.0.1:99999999", "127.0.0.1:99999999"),
+    ("run --folds 1", "folds is 1"),
+    ("run --image-shape 28", "image-shape is '28'"),
+    ("run --grid batch_size", "--grid batch_size: expected name=value"),
+    ("run --grid batch_sizes=1", "Did you mean 'batch_size'?"),
+    ("run --grid batch_size=10,0", "batch_size is '0'"),
+    ("reproduce", "Which notebook?"),
+    ("reproduce msds422", "Did you mean 'msds422-mlp'?"),
+    ("reproduce sgd-mlp --only a --only d31", "Did you mean 'd32'?"),
+    ("reproduce sgd-mlp --epochs-scale 0", "--epochs-scale"),
+    ("reproduce sgd-mlp --epochs-scale 1.5", "--epochs-scale"),
+    ("reproduce sgd-mlp --seeds 0", "--seeds"),
+    ("reproduce sgd-mlp --data-dir missing", "missing: no such folder"),
+    ("reproduce sgd-mlp --study a/b", "study is 'a/b'"),
+    ("reproduce --write-docs", "No studies here"),
+    ("figures S", "No studies here"),
+    ("figures S --pair 4", "--pair 4: expected two numbers"),
+    ("figures S --pixels 7,x", "--pixels 7,x: expected two numbers"),
+    ("figures S --layer 0", "--layer"),
+    ("figures S --unit -1", "--unit"),
     ("status", "No studies here"),
     ("status S", "No studies here"),
     ("compare S", "No studies here"),
@@ -133,7 +163,8 @@ def test_a_bad_mlflow_file_ends_with_2_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "status", "compare", "recommend", "ui", "spaces", "data"]
+    "command",
+    ["run", "reproduce", "figures", "status", "compare", "recommend", "ui", "spaces", "data"],
 )
 def test_every_command_explains_itself(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -151,6 +182,19 @@ def test_spaces_and_data_list_what_there_is(
     assert "fashion-mnist" in capsys.readouterr().out
 
 
+def test_every_published_notebook_is_listed_with_its_experiments_and_nothing_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _call(monkeypatch, "reproduce --list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(NOTEBOOKS) == 5
+    for name, notebook in NOTEBOOKS.items():
+        assert any(line.startswith(f"{name} ") for line in lines)
+        text = " ".join(lines)
+        assert all(experiment.id in text for experiment in notebook.experiments)
+    assert sorted(p.name for p in folder.iterdir()) == sorted(SPACES)
+
+
 def test_markdown_cells_cannot_end_their_table_cell(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{"a": "x|y", "b": 0.5}], Format.MARKDOWN)
     assert capsys.readouterr().out.splitlines()[2] == "| x\\|y | 0.5000 |"
@@ -159,3 +203,92 @@ def test_markdown_cells_cannot_end_their_table_cell(capsys: pytest.CaptureFixtur
 def test_no_rows_print_as_valid_empty_output(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([], Format.JSON)
     assert capsys.readouterr().out == "[]\n"
+
+
+# A grid of listed values, searched by folds
+
+
+@dataclass(frozen=True)
+class Folded:
+    folder: Path
+    finished: Finished
+    ledger: Ledger
+    rows: list[dict[str, Any]]
+    runs: dict[int, Run]
+
+
+@pytest.fixture(scope="module")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Folded:
+    folder = tmp_path_factory.mktemp("folded")
+    finished = podium(
+        *["run", "--study", "grid", "--folds", "3", "--grid", "batch_size=32,128"],
+        *["--max-epochs", "2", "--first-rung", "1", "--scheduler", "none", "--finalists", "0"],
+        folder=folder,
+    )
+    assert finished.code == 0, finished.err
+    compared = podium("compare", "grid", "--format", "json", folder=folder)
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/runs/mlflow.db")
+    experiment = mlflow.MlflowClient().get_experiment_by_name("podium")
+    children = [
+        run
+        for run in mlflow.MlflowClient().search_runs([experiment.experiment_id])
+        if "mlflow.parentRunId" in run.data.tags
+    ]
+    return Folded(
+        folder,
+        finished,
+        Ledger(folder / "runs/ledger.db"),
+        json.loads(compared.out),
+        {int(run.data.tags["podium.trial"]): run for run in children},
+    )
+
+
+def test_a_grid_is_searched_through_without_saying_how_many_trials_that_is(folded: Folded) -> None:
+    trials = folded.ledger.trials("grid")
+    assert {t.state for t in trials} == {State.COMPLETED}
+    assert {t.phase for t in trials} == {Phase.SEARCH}
+    assert sorted(t.config.batch_size for t in trials) == [32, 128]
+    params = [folded.runs[t.number].data.params["batch_size"] for t in trials]
+    assert sorted(params, key=int) == ["32", "128"]
+
+
+def test_every_fold_is_a_metric_of_its_trial(folded: Folded) -> None:
+    for trial in folded.ledger.trials("grid"):
+        run = folded.runs[trial.number]
+        assert trial.totals is not None
+        names = [f"fold_{number}_val_accuracy" for number in (1, 2, 3)]
+        found = [run.data.metrics[name] for name in names]
+        assert found == list(trial.totals.fold_accuracies)
+        assert len(set(found)) > 1
+        mean = run.data.metrics["best_val_accuracy"]
+        assert mean == pytest.approx(statistics.fmean(found))
+        expected = statistics.stdev(found) / math.sqrt(3)
+        assert run.data.metrics["fold_standard_error"] == pytest.approx(expected)
+        assert run.data.params["folds"] == "3"
+
+
+def test_compare_shows_the_standard_error_over_folds(folded: Folded) -> None:
+    assert len(folded.rows) == 2
+    trials = {t.number: t for t in folded.ledger.trials("grid")}
+    for row in folded.rows:
+        totals = trials[row["trial"]].totals
+        assert totals is not None
+        assert row["folds"] == 3
+        assert row["fold_standard_error"] == totals.fold_standard_error
+        assert row["fold_standard_error"] > 0
+        assert row["val_accuracy"] == totals.val_accuracy
+    table = podium("compare", "grid", folder=folded.folder)
+    assert "fold_se" in table.out
+
+
+def test_a_search_by_folds_validates_on_every_image_once(folded: Folded) -> None:
+    for trial in folded.ledger.trials("grid"):
+        assert trial.totals is not None
+        counted = sum(map(sum, trial.totals.measures.confusion))
+        assert counted == 1_437
+
+
+def test_what_was_varied_is_drawn_and_the_driver_never_imports_tensorflow(folded: Folded) -> None:
+    assert (folded.folder / "runs/studies/grid/figures/bars-batch_size.png").is_file()
+    assert "THE DRIVER IMPORTED TENSORFLOW" not in folded.finished.out
+    assert "the test split stayed locked" in folded.finished.out

@@ -32,7 +32,7 @@ from search.reproduce import (
 )
 from search.settings import StudySettings
 from search.space import find_space, open_space
-from search.study import Launch
+from search.launch import Launch
 from search.tuning import Cluster
 from spaces.notebooks import NOTEBOOKS, Notebook
 from tests.builders import (
