@@ -120,7 +120,11 @@ def run(
     from search.study import run_study
 
     launch = prepare(settings)
-    _introduce(launch)
+    split = launch.data.split
+    parts = f"{len(split.train):,} train, {len(split.validation):,} validation"
+    if settings.folds:
+        parts = f"{len(launch.data.training.labels):,} in {settings.folds} folds"
+    _introduce(launch, parts)
     try:
         outcome = run_study(launch, lambda progress, name: ProgressView(console, progress, name))
     except KeyboardInterrupt:
@@ -149,12 +153,10 @@ def run(
         say(f"  podium recommend {outcome.name} --policy best-mean")
 
 
-def _introduce(launch: Launch) -> None:
-    training, test = launch.data.training, launch.data.test
+def _introduce(launch: Launch, parts: str) -> None:
     say(f"Study {launch.name}")
     say(
-        f"Data {training.name}: {len(launch.data.split.train):,} train, "
-        f"{len(launch.data.split.validation):,} validation, {test.size:,} test (locked); "
+        f"Data {launch.data.training.name}: {parts}, {launch.data.test.size:,} test (locked); "
         f"fingerprint {launch.data.fingerprint}"
     )
     for warning in launch.data.warnings:
@@ -234,7 +236,7 @@ def _reproduce(request: Request, flags: dict[str, Any]) -> None:
 
     settings = load_settings(None, {**flags, "data": request.notebook.data})
     launch = prepare_reproduction(request, settings)
-    _introduce(launch)
+    _introduce(launch, f"{len(launch.data.training.labels):,} for train and validation")
     try:
         done = run_reproduction(
             request, launch, lambda progress, name: ProgressView(console, progress, name)
@@ -322,7 +324,7 @@ def compare(
         frame = frame.sort_values(key, ascending=not sort.startswith("-"), na_position="last")
     rows = [{str(k): v for k, v in row.items()} for row in frame.to_dict(orient="records")]
     if format is Format.TABLE:
-        rows = [brief(row, with_study=len(names) > 1) for row in rows]
+        rows = brief(rows)
     elif format is not Format.JSON:
         rows = [row | {"config": json.dumps(row["config"])} for row in rows]
     print_rows(rows, format)
@@ -390,10 +392,11 @@ def figures(
 def _two(text: str | None, flag: str) -> tuple[int, int] | None:
     if text is None:
         return None
-    first, comma, second = text.partition(",")
-    if not (comma and first.strip().isdigit() and second.strip().isdigit()):
-        raise ConfigError(f"{flag} {text}: expected two numbers from 0, as in 4,9.")
-    return int(first), int(second)
+    try:
+        first, second = map(int, text.split(","))
+    except ValueError:
+        raise ConfigError(f"{flag} {text}: expected two numbers from 0, as in 4,9.") from None
+    return first, second
 
 
 @app.command(epilog="Examples: `podium ui`, `podium ui --port 5001`, `podium ui STUDY`")

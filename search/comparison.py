@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from search.records import Candidate, EpochReport, Phase, Recommendation, State, TrialRecord
@@ -65,6 +65,7 @@ class Row:
         epochs: how long each trial trained.
         parameters: None where nothing was run.
         shortened: trained for fewer epochs than published, on purpose.
+        failed: trials that failed.
     """
 
     experiment: Experiment
@@ -74,6 +75,7 @@ class Row:
     epochs: tuple[int, ...]
     parameters: int | None
     shortened: bool
+    failed: int = 0
 
     @property
     def seconds(self) -> tuple[float, ...]:
@@ -83,19 +85,25 @@ class Row:
 
 def compare(notebook: Notebook, repetitions: Sequence[Repetition]) -> list[Row]:
     """Puts every experiment of a notebook beside the trials that repeat it."""
-    return [
-        _row(experiment, tuple(r for r in repetitions if _repeats(r.trial, experiment)))
-        for experiment in notebook.experiments
-    ]
+    rows = []
+    for experiment in notebook.experiments:
+        own = [r for r in repetitions if _repeats(r.trial, experiment)]
+        completed = tuple(r for r in own if r.trial.state is State.COMPLETED)
+        failed = sum(r.trial.state is State.FAILED for r in own)
+        rows.append(_row(experiment, completed, failed))
+    return rows
+
+
+def protocol(trial: TrialRecord | Experiment) -> Hashable:
+    """What makes trials repetitions of each other: model, training and how it is validated."""
+    return trial.config, trial.folds, trial.tail, trial.validation_fraction
 
 
 def _repeats(trial: TrialRecord, experiment: Experiment) -> bool:
-    done = trial.phase is Phase.REPRODUCE and trial.state is State.COMPLETED
-    own = (experiment.config, experiment.folds, experiment.tail)
-    return done and (trial.config, trial.folds, trial.tail) == own
+    return trial.phase is Phase.REPRODUCE and protocol(trial) == protocol(experiment)
 
 
-def _row(experiment: Experiment, repetitions: tuple[Repetition, ...]) -> Row:
+def _row(experiment: Experiment, repetitions: tuple[Repetition, ...], failed: int) -> Row:
     trials = [r.trial for r in repetitions]
     shortened = any(t.max_epochs < (experiment.config.epochs or 0) for t in trials)
     names = ["train_accuracy", "val_accuracy"]
@@ -108,13 +116,14 @@ def _row(experiment: Experiment, repetitions: tuple[Repetition, ...]) -> Row:
         experiment=experiment,
         repetitions=repetitions,
         agreements=tuple(
-            agree(figure, _values(figure, repetitions), shortened=shortened)
+            agree(figure, _values(figure, repetitions), shortened=shortened, failed=failed)
             for figure in experiment.published
         ),
         figures={name: values for name, values in figures.items() if values},
         epochs=tuple(t.epochs_trained for t in trials),
         parameters=next((t.totals.parameters for t in trials if t.totals), None),
         shortened=shortened,
+        failed=failed,
     )
 
 
@@ -144,32 +153,38 @@ def _validated(trial: TrialRecord, name: str) -> float | None:
     return trial.totals.measures.scalars[name]
 
 
-def agree(figure: Figure, ours: tuple[float, ...], *, shortened: bool = False) -> Agreement:
+def agree(
+    figure: Figure, ours: tuple[float, ...], *, shortened: bool = False, failed: int = 0
+) -> Agreement:
     """Says in words whether a published figure was reproduced.
 
     Reproduced: within 0.4 points (of a loss, within 5%). Within noise: further off, but within
-    three standard deviations over our seeds. Differs: neither.
+    three standard deviations over our seeds. Differs: neither. Of several published values the
+    one that lies furthest off decides.
 
     Args:
         figure: with one value for each published run.
         ours: one value for each seed; none where it was not run.
         shortened: trained for fewer epochs than published.
+        failed: trials that failed.
     """
     if not ours:
-        return Agreement(figure, ours, None, None, None, "not run")
+        return Agreement(figure, ours, None, None, None, "failed" if failed else "not run")
     published = statistics.fmean(figure.values)
     difference = statistics.fmean(ours) - published
     deviation = statistics.stdev(ours) if len(ours) > 1 else None
     errors = None
     if deviation:
         errors = difference / (deviation * math.sqrt(1 / len(ours) + 1 / len(figure.values)))
+    furthest = max(figure.values, key=lambda value: abs(statistics.fmean(ours) - value))
+    off = abs(statistics.fmean(ours) - furthest)
     is_loss = figure.metric.endswith("loss")
-    tolerance = LOSS_TOLERANCE * published if is_loss else TOLERANCE
+    tolerance = LOSS_TOLERANCE * furthest if is_loss else TOLERANCE
     if shortened:
         words = "trained for less: not comparable"
-    elif abs(difference) <= tolerance:
+    elif off <= tolerance:
         words = "reproduced"
-    elif deviation is not None and abs(difference) <= DEVIATIONS * deviation:
+    elif deviation is not None and off <= DEVIATIONS * deviation:
         words = "within noise"
     else:
         words = "differs"
@@ -197,7 +212,7 @@ def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judg
     if len(candidates) < 2:
         too_few = (
             "Podium recommends nothing among them: that takes two experiments, each trained on "
-            "two seeds or more."
+            "the same two seeds or more."
         )
         return Judgement(None, (published, too_few, *_wasted(rows)))
     recommendation = recommend(candidates, policy, fraction)
@@ -212,13 +227,14 @@ def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judg
     best = recommendation.ranked[0]
     near = [
         _named(notebook, r.candidate)
-        for r in recommendation.ranked
-        if best.candidate.mean - r.candidate.mean <= best.standard_error
+        for r in recommendation.ranked[1:]
+        if probability_better(best.candidate, r.candidate, fraction) < SEPARATED
     ]
-    if len(near) > 1:
+    if near:
         sentences.append(
-            f"The evidence does not separate {len(near)} of the {len(candidates)} models: "
-            f"{', '.join(near)} lie within one standard error of the best."
+            f"The evidence does not separate {', '.join(near)} from the one with the best mean, "
+            f"{_named(notebook, best.candidate)}: the probability that it is better than each of "
+            f"them is below {percent(SEPARATED)}."
         )
     sentences.append(_against_published(notebook, rows, recommendation, fraction))
     if any(row.experiment.tail for row in rows):
@@ -234,7 +250,8 @@ def _wasted(rows: Sequence[Row]) -> list[str]:
     sentences = []
     for row in rows:
         lowest = [min(r.epochs, key=lambda e: e.val_loss).epoch for r in row.repetitions]
-        if lowest and max(lowest) < min(row.epochs):
+        patient = row.experiment.config.patience is not None
+        if lowest and not patient and max(lowest) < min(row.epochs):
             after = ", ".join(map(str, sorted(lowest)))
             sentences.append(
                 f"The validation loss of experiment {row.experiment.id} was lowest after epoch "

@@ -114,25 +114,31 @@ class StudyDirector:
         self._open: dict[int, Assignment] = {}
         self._ended: list[_Ended] = []
         self._totals: dict[int, TrialTotals] = {}
+        self._last_epochs: dict[int, int] = {}
         self._all_asked = False
         self._queue: list[Assignment] = []
         self._confirming: list[TrialConfig] = []
         self._finalists_chosen = False
         self._retried: set[tuple[str, int]] = set()
         self._models: dict[str, _Kept] = {}
-        self._inspections: list[Inspection] = []
+        self._inspection: Inspection | None = None
         self._finished = False
         self.recommendation: Recommendation | None = None
         self.verdict: Verdict | None = None
         self.package = b""
         self.shipped: Assignment | None = None
         self.inspected: Inspected | None = None
+        self.inspection_failure: str | None = "it was interrupted"
         confirms = (settings.finalists + 1) * settings.confirm_seeds if settings.finalists else 0
         self.progress = Progress(settings.trials, confirms)
 
     def is_finished(self) -> bool:
         """Whether nothing is left to do."""
         return self._finished
+
+    def is_settled(self) -> bool:
+        """Whether the outcome stands, even if figures of it are still to come."""
+        return self._finished or self.verdict is not None
 
     def next_job(self) -> Job | None:
         """The next trial, or the examination once confirmation is over; None while to wait."""
@@ -153,12 +159,14 @@ class StudyDirector:
             return False
         if isinstance(job, Inspection):
             # Figures are welcome, but a study stands without them.
-            self.inspected = report.inspected
+            self.inspected, self.inspection_failure = report.inspected, report.failure
             self._finished = True
             return False
         self._ledger.append(self._name, job.number, report)
         if report.totals is not None:
             self._totals[job.number] = report.totals
+        if report.epochs:
+            self._last_epochs[job.number] = report.epochs[-1].epoch
         if job.phase is Phase.SEARCH:
             self._sampler.report(job.number, report.epochs)
         if report.failure is not None:
@@ -175,6 +183,7 @@ class StudyDirector:
         if isinstance(job, Examination):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
         if isinstance(job, Inspection):
+            self.inspection_failure = reason
             self._finished = True
             return
         self._end(job, State.FAILED, reason)
@@ -282,11 +291,11 @@ class StudyDirector:
         if not self._settings.finalists:
             self._finished = True
             return
-        # Those that ran to the end come first: a stopped one was overtaken on equal terms.
+        # Who passed more rungs comes first: the others were overtaken there on equal terms.
         ranked = sorted(
             (e for e in self._of_phase(Phase.SEARCH) if e.state is not State.FAILED and e.totals),
             key=lambda e: (
-                e.state is State.COMPLETED,
+                self._rungs_passed(e),
                 e.totals.val_accuracy if e.totals else 0.0,
                 -e.job.number,
             ),
@@ -305,6 +314,13 @@ class StudyDirector:
         for config in finalists:
             self._queue_confirmation(config)
         self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds
+
+    def _rungs_passed(self, ended: _Ended) -> int:
+        """At how many of its scheduler's rungs a trial was let go on."""
+        rungs = self._scheduler.rungs(ended.job.number)
+        last = self._last_epochs.get(ended.job.number, 0)
+        passed = sum(rung <= last for rung in rungs)
+        return passed - (ended.state is State.STOPPED)
 
     def _queue_confirmation(self, config: TrialConfig) -> None:
         self._confirming.append(config)
@@ -377,8 +393,9 @@ class StudyDirector:
         self.shipped = kept.job
         result = TestResult(kept.epoch, self.verdict.measures)
         self._ledger.record_tests(self._name, kept.job.number, [result])
-        self._inspections.append(Inspection(kept.model, kept.job.split_seed))
+        self._inspection = Inspection(kept.model, kept.job.split_seed)
         self._notify()
 
     def _next_inspection(self) -> Inspection | None:
-        return self._inspections.pop() if self._inspections else None
+        job, self._inspection = self._inspection, None
+        return job

@@ -52,6 +52,4 @@ def study_folder(name: str) -> Path:
 
 def model_path(study: str, number: int, epoch: int) -> Path:
     """Where the model of a trial, as it was after some epoch, is kept."""
-    folder = study_folder(study) / "models"
-    folder.mkdir(exist_ok=True)
-    return folder / f"{number:03d}-{epoch}.keras"
+    return study_folder(study) / "models" / f"{number:03d}-{epoch}.keras"

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 Named = Iterator[tuple[str, "Figure"]]
 FOREST_IMAGES = 10_000
+MOST_CLASSES = 100
+"""Beyond, a confusion matrix is no picture any more, and takes gigabytes."""
 MOST_BARS = 12
 MOST_FRACTIONS = 6
 """Of a parameter that is not whole: more values than that were drawn from a range, not listed."""
@@ -138,7 +140,9 @@ def _architecture(s: Subject) -> Named:
 def _learning_curves(s: Subject) -> Named:
     names = ("train_loss", "val_loss", "train_accuracy", "val_accuracy")
     curves = {name: [report.metrics[name] for report in s.epochs] for name in names}
-    best = s.trial.totals.best_epoch if s.trial.totals else None
+    # With the last weights kept, the best epoch is none that the model is of.
+    kept = s.trial.totals if s.trial.config.restore_best else None
+    best = kept.best_epoch if kept else None
     scales = (True,) if s.wishes.log_loss else (False, True)
     for log_loss in scales:
         name = "learning-curves-log" if log_loss else "learning-curves"
@@ -146,6 +150,8 @@ def _learning_curves(s: Subject) -> Named:
 
 
 def _confusion(s: Subject) -> Named:
+    if len(s.classes) > MOST_CLASSES:
+        return
     parts = {
         "train": _matrix(s, s.inspected.train, s.inspected.train_probabilities),
         "validation": _matrix(s, s.inspected.validation, s.inspected.val_probabilities),
@@ -331,11 +337,15 @@ def _forest_sample(s: Subject) -> tuple[NDArray[np.float32], Labels]:
 def _importance(s: Subject) -> Named:
     images, labels = _forest_sample(s)
     importances = analysis.forest_importances(images, labels, seed=42)
-    yield "importance", pictures.importance_map(importances, s.data.image_shape)
-    order = np.argsort(-importances, kind="stable")
-    count = s.wishes.count or max(1, len(order) // 10)
-    chosen = np.sort(order[:count]).astype(np.int32)
-    title = f"The {len(chosen)} most important pixels"
+    title = f"Importance of each pixel to a forest of {len(images):,} images"
+    yield "importance", pictures.importance_map(importances, s.data.image_shape, title=title)
+    if s.inspected.chosen_pixels:
+        chosen = np.array(s.inspected.chosen_pixels, np.int32)
+        title = f"The {len(chosen)} pixels that the model sees"
+    else:
+        order = np.argsort(-importances, kind="stable")
+        chosen = np.sort(order[: s.wishes.count or max(1, len(order) // 10)]).astype(np.int32)
+        title = f"The {len(chosen)} most important pixels"
     image = s.shown(s.data.images[s.inspected.train[:1]])[0]
     figure = pictures.chosen_pixels(image, chosen, title)
     yield "chosen-pixels", figure

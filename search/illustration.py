@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +19,17 @@ from search.folder import find_study, model_path, study_folder
 from search.gallery import KINDS, Subject, Wishes, draw, draw_varied
 from search.launch import load_data
 from search.ledger import Ledger, StudyRecord
-from search.records import ConfigError, Inspected, Inspection, State, TrialRecord
+from search.records import (
+    ConfigError,
+    Inspected,
+    Inspection,
+    Phase,
+    PodiumError,
+    State,
+    StudyFailed,
+    TrialRecord,
+    one_line,
+)
 from search.settings import StudySettings, nearest
 from search.space import SpaceSource, find_space
 from spaces.notebooks import Notebook
@@ -59,8 +70,10 @@ def illustrate(
     settings = settings_of(record)
     data = _same_data(record, settings)
     _check_wishes(wishes, data.training)
-    look = Look(trial, kept_model(study, trial), max(2_000, wishes.tsne_images))
+    look = Look(trial, kept_model(record, trial), max(2_000, wishes.tsne_images))
     [inspected] = look_into(data.training, find_space(settings.space), [look])
+    if "activation-boxes" in kinds:
+        _check_unit(wishes, inspected)
     subject = Subject(
         trial,
         ledger.epochs(study, trial.number),
@@ -94,6 +107,16 @@ def _check_wishes(wishes: Wishes, data: TrainingData) -> None:
         raise ConfigError(f"--pair {wishes.pair[0]},{wishes.pair[1]}: expected two classes.")
 
 
+def _check_unit(wishes: Wishes, inspected: Inspected) -> None:
+    layers = inspected.activations
+    name = f"hidden {wishes.layer}"
+    if name not in layers:
+        raise ConfigError(f"--layer {wishes.layer}: there are {len(layers)} dense hidden layers.")
+    units = layers[name].shape[1]
+    if wishes.unit >= units:
+        raise ConfigError(f"--unit {wishes.unit}: {name} has {units} units, from 0.")
+
+
 def settings_of(record: StudyRecord) -> StudySettings:
     """The settings that a study was run with, as far as they are known to this version."""
     known = {k: v for k, v in record.settings.items() if k in StudySettings.model_fields}
@@ -114,7 +137,7 @@ def _choose(record: StudyRecord, trials: Sequence[TrialRecord], number: int | No
         raise ConfigError(f"Study {record.name} has no completed trial to draw figures of.")
     chosen = (record.outcome or {}).get("recommended")
     own = [t for t in done if t.config.config_id == chosen and not t.folds]
-    confirmed = [t for t in own if t.phase != "search"]
+    confirmed = [t for t in own if t.phase is not Phase.SEARCH]
     return max(confirmed or own or done, key=lambda t: (t.val_accuracy or 0.0, -t.number))
 
 
@@ -128,9 +151,11 @@ def _same_data(record: StudyRecord, settings: StudySettings) -> LoadedData:
     return data
 
 
-def kept_model(study: str, trial: TrialRecord) -> bytes | None:
-    """The model of a trial's last epoch, where it was kept."""
-    path = model_path(study, trial.number, trial.epochs_trained)
+def kept_model(record: StudyRecord, trial: TrialRecord) -> bytes | None:
+    """The model of a trial where it was kept: as it was shipped, or after its last epoch."""
+    path = model_path(record.name, trial.number, trial.epochs_trained)
+    if (record.outcome or {}).get("trial") == trial.number:
+        path = study_folder(record.name) / "model" / "data" / "model.keras"
     return path.read_bytes() if path.is_file() else None
 
 
@@ -138,12 +163,17 @@ def look_into(data: TrainingData, space: SpaceSource, looks: Sequence[Look]) -> 
     """Looks into models in a process of its own, so that TensorFlow stays out of this one.
 
     Raises:
-        TrialFailed: a trial without a model could not be trained again.
+        StudyFailed: a model could not be trained again, or not be looked into.
     """
     # Started afresh: a copy of this process would share its threads' locks.
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, context, initializer=_quiet) as pool:
-        return pool.submit(_look_into, data, space, list(looks)).result()
+    try:
+        with ProcessPoolExecutor(1, context, initializer=_quiet) as pool:
+            return pool.submit(_look_into, data, space, list(looks)).result()
+    except PodiumError as error:
+        raise StudyFailed(f"The model cannot be trained again: {error}") from None
+    except Exception as error:
+        raise StudyFailed(f"The model cannot be looked into: {one_line(error)}") from error
 
 
 def _quiet() -> None:
@@ -189,7 +219,7 @@ def illustrate_reproduction(
     paths = []
     for drawing in notebook.drawings:
         if drawing.kind in ("bars", "distribution"):
-            paths += _draw_rows(drawing.kind, dict(drawing.options), rows, folder)
+            paths += _draw_rows(drawing.kind, drawing.options, rows, folder)
         elif drawing.experiment in subjects:
             subject = subjects[drawing.experiment]
             wished = replace(subject, wishes=Wishes(**drawing.options))
@@ -198,21 +228,24 @@ def illustrate_reproduction(
 
 
 def _draw_rows(
-    kind: str, options: dict[str, object], rows: Sequence[Row], folder: Path
+    kind: str, options: Mapping[str, Any], rows: Sequence[Row], folder: Path
 ) -> list[Path]:
-    metric, wanted = str(options["metric"]), options.get("experiments") or ()
+    metric, wanted = str(options["metric"]), options.get("experiments", ())
     over = str(options.get("over", "experiments"))
     named = {
-        row.experiment.id: row
+        _label(row): row
         for row in rows
-        if row.figures.get(metric) and (not wanted or row.experiment.id in tuple(wanted))  # type: ignore[arg-type]
+        if row.figures.get(metric) and (not wanted or row.experiment.id in wanted)
     }
     if not named:
         return []
     values = {name: row.figures[metric] for name, row in named.items()}
     measure = metric.replace("_", " ")
     folder.mkdir(parents=True, exist_ok=True)
+    missing = [row.experiment.id for row in rows if row.experiment.id in wanted and not row.epochs]
     title = f"{measure.capitalize()} by {over}"
+    if missing:
+        title += f" (not run: {', '.join(missing)})"
     if kind == "bars":
         figure = figures.bars({measure: values}, title, measure, zoom=True)
     else:
@@ -223,3 +256,10 @@ def _draw_rows(
         figure = figures.distribution(values, title, measure, published=published)
     path = folder / f"{kind}-{over}-{metric}.png".replace(" ", "-")
     return [canvas.save(figure, path)]
+
+
+def _label(row: Row) -> str:
+    """An experiment's id, and how long it was trained where that was cut short."""
+    if not row.shortened:
+        return row.experiment.id
+    return f"{row.experiment.id} ({max(row.epochs)} of {row.experiment.config.epochs} epochs)"

@@ -15,7 +15,7 @@ from search.records import Inspected, Inspection, Layer
 
 BATCH = 1000
 MAX_ACTIVATIONS = 20_000_000
-"""Numbers in all; of a wide layer fewer images are taken."""
+"""Numbers of the widest layer; of such fewer images are taken."""
 
 
 def inspect(job: Inspection, data: TrainingData) -> Inspected:
@@ -41,7 +41,18 @@ def inspect(job: Inspection, data: TrainingData) -> Inspected:
         val_probabilities=_predict(model, data, split.validation),
         positions=positions,
         activations=_activations(model, hidden, data, positions),
+        chosen_pixels=_chosen_pixels(model),
     )
+
+
+def _chosen_pixels(model: keras.Model) -> tuple[int, ...]:
+    """What the model's own reduction passes on, where that is a choice and not a mixture."""
+    reduce = next((layer for layer in model.layers if layer.name == "reduce"), None)
+    if reduce is None:
+        return ()
+    kernel = reduce.get_weights()[0]
+    is_choice = np.isin(kernel, (0, 1)).all() and (kernel.sum(axis=0) == 1).all()
+    return tuple(map(int, kernel.argmax(axis=0))) if is_choice else ()
 
 
 def _predict(

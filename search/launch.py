@@ -12,6 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from search.data import LoadedData, load
 from search.folder import open_ledger
 from search.ledger import LEDGER_NAME, Ledger, taken
@@ -53,6 +55,7 @@ def prepare(settings: StudySettings) -> Launch:
     name = settings.study or new_name(space.source.name, settings.data)
     _check_name_is_free(name)
     data = load_data(settings)
+    _check_folds(settings.folds, data)
     check_space(space, data.training.image_shape)
     check_tracking(settings.tracking)
     cluster = join_cluster(settings.address)
@@ -64,6 +67,21 @@ def prepare(settings: StudySettings) -> Launch:
         leave_cluster()
         raise
     return Launch(name, settings, space, data, cluster, concurrent)
+
+
+def _check_folds(folds: int, data: LoadedData) -> None:
+    """Refuses more folds than there are images of some class: each fold needs one.
+
+    Raises:
+        DataError: there are too few.
+    """
+    counts = np.bincount(data.training.labels, minlength=len(data.training.classes))
+    scarce = int(counts.argmin())
+    if folds > counts[scarce]:
+        raise DataError(
+            f"--folds {folds}: there are only {counts[scarce]} images of class "
+            f"{data.training.classes[scarce]!r} outside the test split; at most as many folds."
+        )
 
 
 def load_data(settings: StudySettings) -> LoadedData:
@@ -83,7 +101,11 @@ def load_data(settings: StudySettings) -> LoadedData:
 
 
 def begin(
-    launch: Launch, facts: Mapping[str, Any], ledger: Ledger, extra: Mapping[str, Any]
+    launch: Launch,
+    facts: Mapping[str, Any],
+    ledger: Ledger,
+    extra: Mapping[str, Any],
+    unused: frozenset[str] = frozenset(),
 ) -> Tracker:
     """Records that a study has begun, and prepares to tell MLflow of it.
 
@@ -92,18 +114,24 @@ def begin(
         facts: from `study_facts`.
         ledger: where to.
         extra: settings that are not those of `StudySettings`.
+        unused: those of `StudySettings` that mean nothing to this study: MLflow is not told.
 
     Raises:
         ConfigError: there is a study of that name.
     """
     settings = launch.settings
     ledger.begin_study(launch.name, {**_stored(settings), **extra}, facts, now_ms())
+    told = settings.model_dump(mode="json", exclude={"tracking", "study", *unused})
+    tags = _tags(launch, facts)
+    for name in ("sampler", "scheduler"):
+        if name in told:
+            tags[f"podium.{name}"] = told[name]
     return Tracker(
         settings.tracking,
         ledger,
         launch.name,
-        tags=_tags(launch, facts),
-        params={**settings.model_dump(mode="json", exclude={"tracking", "study"}), **extra},
+        tags=tags,
+        params={**told, **extra},
         fingerprint=launch.data.fingerprint,
     )
 
@@ -157,13 +185,10 @@ def _check_name_is_free(name: str) -> None:
 
 
 def _tags(launch: Launch, facts: Mapping[str, Any]) -> dict[str, str]:
-    settings = launch.settings
     return {
         "podium.space": launch.space.source.name,
-        "podium.data": settings.data,
+        "podium.data": launch.data.training.name,
         "podium.fingerprint": launch.data.fingerprint,
-        "podium.sampler": settings.sampler,
-        "podium.scheduler": settings.scheduler,
         "podium.git_commit": facts["git_commit"],
         **{f"podium.version.{name}": value for name, value in facts["versions"].items()},
     }

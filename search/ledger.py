@@ -170,6 +170,8 @@ class Ledger:
             if known and "meta" not in known:
                 raise ConfigError(f"{path} is a database, but not one of Podium's ledgers.")
             with self._engine.begin() as connection:
+                # SQLite's driver would commit each change of the schema by itself.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
                 version = connection.scalar(select(_meta.c.schema_version)) if known else None
                 if version is not None and not 1 <= version <= SCHEMA_VERSION:
                     raise ConfigError(

@@ -7,6 +7,7 @@ believed that claims more than `MAX_BYTES`.
 from __future__ import annotations
 
 import gzip
+import math
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+MAX_CLASSES = 100_000
 MAX_BYTES = 4 << 30
 FORMATS = (
     "an .npz, .npy or .csv file, or a folder with IDX files, .npy files, train.csv, or a folder "
@@ -190,7 +192,17 @@ def _read_npy(path: Path) -> RawData:
 
 
 def _array(file: Any) -> NDArray[Any]:
-    array: NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+    """Reads an array whose header claims no more than there can be."""
+    form = np.lib.format
+    headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+    version = form.read_magic(file)
+    if version not in headers:
+        raise ValueError(f"array format {version} is not supported")
+    shape, _, dtype = headers[version](file)
+    if not dtype.itemsize or math.prod(shape) * dtype.itemsize > MAX_BYTES:
+        raise ValueError(f"its header claims an array of {dtype} {shape}")
+    file.seek(0)
+    array: NDArray[Any] = form.read_array(file, allow_pickle=False)
     return array
 
 
@@ -214,7 +226,7 @@ def _from_arrays(
 
 
 def _class_names(where: Path, names: NDArray[Any]) -> tuple[str, ...]:
-    distinct = len(set(names.ravel().tolist()))
+    distinct = len(set(names.ravel()[: MAX_CLASSES + 1].tolist()))
     if names.dtype.kind != "U" or names.shape != (distinct,) or not distinct:
         raise DataError(
             f"{where}: classes are {names.dtype} {names.shape}; expected one name for each class, "

@@ -254,7 +254,6 @@ class Inspection:
         model: a `.keras` file.
         split_seed: of the trial, as are `validation_fraction`, `tail` and `folds`.
         activation_images: on how many images to record activations, at most.
-        name: what it is made for, where several may be under way.
     """
 
     model: bytes
@@ -263,7 +262,6 @@ class Inspection:
     tail: bool = False
     folds: int = 0
     activation_images: int = 2_000
-    name: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +284,7 @@ class Inspected:
         validation: likewise.
         positions: int32 (m,), the images of `activations`.
         activations: float32 (m, units) of each dense hidden layer, "hidden 1" first.
+        chosen_pixels: positions in the flattened image, where the model sees only some pixels.
     """
 
     layers: tuple[Layer, ...]
@@ -295,6 +294,7 @@ class Inspected:
     val_probabilities: NDArray[np.float32]
     positions: NDArray[np.int32]
     activations: Mapping[str, NDArray[np.float32]]
+    chosen_pixels: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ def write_report(content: ReportContent, folder: Path) -> tuple[Path, Path]:
 
 def count_trials(trials: Sequence[TrialRecord]) -> str:
     """How many trials there were and how they ended, in one sentence."""
-    search = [t for t in trials if t.phase is Phase.SEARCH]
+    search = [t for t in trials if t.phase is not Phase.CONFIRM]
     states = Counter(t.state for t in search)
     stopped = Counter(t.rung for t in search if t.state is State.STOPPED)
     parts = [f"{states[State.COMPLETED]} completed"]

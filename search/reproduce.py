@@ -3,29 +3,37 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from search.comparison import Judgement, Repetition, Row, compare, judge_notebook
-from search.folder import model_path, open_ledger, study_folder
+from search.comparison import Judgement, Repetition, Row, compare, judge_notebook, protocol
+from search.folder import find_study, model_path, open_ledger, study_folder
 from search.gallery import Subject
 from search.illustration import Look, illustrate_reproduction, kept_model, look_into
 from search.launch import Launch, begin, new_name, now_ms, prepare, study_facts
 from search.ledger import Ledger
-from search.records import ConfigError, State, TrialRecord, one_line
+from search.records import ConfigError, State, StudyFailed, TrialRecord, one_line
 from search.reproduction import ReproductionDirector, plan
 from search.selection import percent
 from search.settings import StudySettings, nearest
 from search.study import DELIVERY_SECONDS, View, conduct
 from search.tracking import Tracker
 from search.tuning import leave_cluster
+from spaces.config import TrialConfig
 from spaces.notebooks import NOTEBOOKS, Notebook
 
 DOCS_PATH = Path("docs/notebooks.md")
+SEARCH_SETTINGS = frozenset(
+    {
+        *("trials", "max_epochs", "first_rung", "reduction", "sampler", "scheduler"),
+        *("finalists", "confirm_seeds", "folds", "grid", "space"),
+    }
+)
+"""Settings that a fixed list of trials does not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +121,14 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
     )
     ledger = open_ledger()
     try:
-        tracker = begin(launch, _facts(launch, notebook), ledger, _settings(request))
+        facts = study_facts(launch, _reference(notebook))
+        tracker = begin(launch, facts, ledger, _settings(request), SEARCH_SETTINGS)
         director = ReproductionDirector(
             name,
             jobs,
             launch.data,
             ledger,
-            lambda number, epoch, model: model_path(name, number, epoch).write_bytes(model),
+            lambda number, epoch, model: _keep(model_path(name, number, epoch), model),
             now_ms=now_ms,
             notify=tracker.wake,
         )
@@ -130,9 +139,13 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
         ledger.close()
 
 
-def _facts(launch: Launch, notebook: Notebook) -> dict[str, Any]:
-    chosen = notebook.recommended or notebook.experiments[0].id
-    return study_facts(launch, notebook.experiment(chosen).config)
+def _keep(path: Path, model: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(model)
+
+
+def _reference(notebook: Notebook) -> TrialConfig:
+    return notebook.experiment(notebook.recommended or notebook.experiments[0].id).config
 
 
 def _settings(request: Request) -> dict[str, Any]:
@@ -154,6 +167,11 @@ def _finish(
 ) -> Reproduced:
     notebook, name = request.notebook, launch.name
     rows, judgement = outcome_of(ledger, notebook, [name], launch.settings.policy)
+    if not any(row.repetitions for row in rows):
+        reasons = {trial.reason for trial in ledger.trials(name) if trial.reason}
+        reason = f"All trials failed: {'; '.join(sorted(reasons))[:300]}"
+        ledger.end_study(name, State.FAILED, reason, now_ms())
+        raise StudyFailed(reason)
     note = " ".join(judgement.sentences)
     outcome: dict[str, Any] = {"notebook": notebook.id, "summary": note}
     if judgement.recommendation is not None:
@@ -164,21 +182,24 @@ def _finish(
     report.write_text(render([(notebook, rows, judgement)], "report"), encoding="utf-8")
     artifacts, trouble = [report], None
     try:
-        artifacts += _illustrate(launch, notebook, rows, director)
+        artifacts += _illustrate(launch, ledger, rows, director)
     except Exception as error:  # noqa: BLE001 - the result stands without figures
         trouble = f"no figures: {one_line(error)}"
     try:
         tracker.close(DELIVERY_SECONDS)
         tracker.finish("FINISHED", now_ms(), note, {}, artifacts)
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
-        trouble = f"MLflow does not have everything: {one_line(error)}"
+        missing = f"MLflow does not have everything: {one_line(error)}"
+        trouble = f"{trouble}; {missing}" if trouble else missing
     return Reproduced(name, tuple(rows), judgement, report, trouble)
 
 
 def _illustrate(
-    launch: Launch, notebook: Notebook, rows: Sequence[Row], director: ReproductionDirector
+    launch: Launch, ledger: Ledger, rows: Sequence[Row], director: ReproductionDirector
 ) -> list[Path]:
     """The folder with the notebook's figures, if what they show was run."""
+    record = find_study(ledger, launch.name)
+    notebook = find_notebook(record.settings["notebook"])
     wanted = {drawing.experiment for drawing in notebook.drawings}
     first = {
         row.experiment.id: row.repetitions[0]
@@ -186,7 +207,7 @@ def _illustrate(
         if row.repetitions and row.experiment.id in wanted
     }
     images = max((d.options.get("tsne_images", 2_000) for d in notebook.drawings), default=0)
-    looks = [Look(r.trial, kept_model(launch.name, r.trial), images) for r in first.values()]
+    looks = [Look(r.trial, kept_model(record, r.trial), images) for r in first.values()]
     data = launch.data
     inspected = look_into(data.training, launch.space.source, looks) if looks else []
     subjects = {}
@@ -210,23 +231,32 @@ def _illustrate(
 def outcome_of(
     ledger: Ledger, notebook: Notebook, studies: Sequence[str], policy: str
 ) -> tuple[list[Row], Judgement]:
-    """Compares what the given studies measured; of several, the first that has an experiment."""
-    repetitions: list[Repetition] = []
-    found: set[tuple[str, int, bool]] = set()
+    """Compares what the given studies measured.
+
+    Of several that repeat the same experiment, the one with the most complete trials counts; of
+    equal ones the first.
+    """
+    chosen: dict[Hashable, tuple[str, list[TrialRecord]]] = {}
     for study in studies:
-        fresh = [
-            trial
-            for trial in ledger.trials(study)
-            if trial.state is State.COMPLETED and _protocol(trial) not in found
-        ]
-        found |= {_protocol(trial) for trial in fresh}
-        repetitions += [Repetition(trial, ledger.epochs(study, trial.number)) for trial in fresh]
+        groups: dict[Hashable, list[TrialRecord]] = {}
+        for trial in ledger.trials(study):
+            groups.setdefault(protocol(trial), []).append(trial)
+        for key, group in groups.items():
+            if key not in chosen or _complete(group) > _complete(chosen[key][1]):
+                chosen[key] = study, group
+    repetitions = [
+        Repetition(trial, ledger.epochs(study, trial.number))
+        for study, group in chosen.values()
+        for trial in group
+    ]
     rows = compare(notebook, repetitions)
     return rows, judge_notebook(notebook, rows, policy)
 
 
-def _protocol(trial: TrialRecord) -> tuple[str, int, bool]:
-    return trial.config.config_id, trial.folds, trial.tail
+def _complete(trials: Sequence[TrialRecord]) -> tuple[int, int]:
+    """How many trials are completed, and measured on test where that belongs to it; how long."""
+    done = [t for t in trials if t.state is State.COMPLETED and (t.folds or t.tests)]
+    return len(done), max((t.max_epochs for t in done), default=0)
 
 
 def write_docs(ledger: Ledger, path: Path, policy: str) -> None:
@@ -235,8 +265,7 @@ def write_docs(ledger: Ledger, path: Path, policy: str) -> None:
     for notebook in NOTEBOOKS.values():
         studies = [
             study.name
-            # The newest of those that shortened nothing come first.
-            for study in sorted(ledger.studies(), key=lambda s: not s.settings.get("full"))
+            for study in ledger.studies()
             if study.settings.get("notebook") == notebook.id
             and study.settings.get("epochs_scale") == 1.0
         ]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from search.arrays import Images, Labels
+from search.comparison import protocol
 from search.data import LoadedData
 from search.director import Progress
 from search.ledger import Ledger
@@ -52,10 +53,10 @@ def plan(
         full: without the budgets of experiments.
         seed: that the others are derived from.
     """
-    models: dict[object, Experiment] = {}
+    models: dict[Hashable, Experiment] = {}
     for experiment in notebook.experiments:
         if not only or experiment.id in only:
-            models.setdefault((experiment.config, experiment.folds), experiment)
+            models.setdefault(protocol(experiment), experiment)
     jobs: list[Assignment] = []
     for experiment in models.values():
         epochs, count = experiment.config.epochs or 1, max(seeds, experiment.seeds)
@@ -146,6 +147,10 @@ class ReproductionDirector:
         """Whether nothing is left to do."""
         return not (self._queue or self._open or self._examinations or self._examining)
 
+    def is_settled(self) -> bool:
+        """Whether the outcome stands."""
+        return self.is_finished()
+
     def next_job(self) -> Job | None:
         """The next examination or trial; None while to wait."""
         if self._examinations:
@@ -204,6 +209,9 @@ class ReproductionDirector:
         progress = self.progress
         progress.running = len(self._open)
         progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
+        if state is State.FAILED:
+            models = self._models[job.experiment]
+            self._models[job.experiment] = {k: m for k, m in models.items() if k[0] != job.number}
         self._left[job.experiment] -= 1
         if not self._left[job.experiment]:
             self._queue_examination(job.experiment)

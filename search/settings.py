@@ -91,7 +91,7 @@ class StudySettings(BaseModel):
     def _grid_is_text(cls, value: object) -> object:
         if not isinstance(value, dict):
             raise ValueError("expected `name: [value, value]` lines, or --grid name=value,value")
-        return {str(name).replace("-", "_"): _listed(values) for name, values in value.items()}
+        return {_field_name(str(name)): _listed(values) for name, values in value.items()}
 
     @field_validator("folds")
     @classmethod
@@ -115,6 +115,12 @@ class StudySettings(BaseModel):
                 "raise --max-epochs, lower --first-rung, or use --scheduler none"
             )
         return self
+
+
+def _field_name(name: str) -> str:
+    """As fields are called; what comes after `extra.` is the space's own and stays."""
+    field, dot, rest = name.partition(".")
+    return field.replace("-", "_") + dot + rest
 
 
 def _listed(values: object) -> tuple[str, ...]:
@@ -210,7 +216,7 @@ def _parsed_grid(flags: Iterable[str]) -> dict[str, list[str]]:
         name, equals, values = flag.partition("=")
         if not (equals and name.strip() and values.strip()):
             raise ConfigError(f"--grid {flag}: expected name=value,value, as in batch_size=10,32.")
-        grid.setdefault(name.strip(), []).extend(values.split(","))
+        grid.setdefault(_field_name(name.strip()), []).extend(values.split(","))
     return grid
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     import optuna
 
 BUILT_IN = ("mlp", "cnn")
+CHECKED = 10_000
+"""Combinations of a grid that are tried out before anything is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +141,15 @@ def listed_space(space: Space, grid: Mapping[str, Sequence[str]]) -> Space:
             are joined by dashes: `128-64`.
 
     Raises:
-        ConfigError: an unknown field, or a value that it cannot have.
+        ConfigError: an unknown field, an impossible value, or values that exclude each other.
     """
     baseline = space.baseline_config()
     known = {
         name: {text: _field_value(baseline, name, text) for text in texts}
         for name, texts in grid.items()
     }
+
+    _check_combinations(baseline, known)
 
     def suggest(trial: optuna.Trial) -> TrialConfig:
         values = {
@@ -154,6 +159,16 @@ def listed_space(space: Space, grid: Mapping[str, Sequence[str]]) -> Space:
         return _varied(baseline, values)
 
     return Space(space.source, suggest, space.baseline, space.build)
+
+
+def _check_combinations(baseline: TrialConfig, known: Mapping[str, Mapping[str, Any]]) -> None:
+    choices = [[(name, *choice) for choice in values.items()] for name, values in known.items()]
+    for combination in itertools.islice(itertools.product(*choices), CHECKED):
+        try:
+            _varied(baseline, {name: value for name, _, value in combination})
+        except ValidationError as error:
+            words = ", ".join(f"{name}={text}" for name, text, _ in combination)
+            raise ConfigError(f"--grid: {words} cannot be combined: {_faults(error)}") from None
 
 
 def _varied(baseline: TrialConfig, values: Mapping[str, Any]) -> TrialConfig:

@@ -62,6 +62,10 @@ class Director(tuning.Director, Protocol):
 
     progress: Progress
 
+    def is_settled(self) -> bool:
+        """Whether the outcome stands, whatever is still to come."""
+        ...
+
     def close_open_trials(self, reason: str) -> None:
         """Records the trials that are still open as failed."""
 
@@ -110,21 +114,11 @@ def conduct(
     Raises:
         Whatever ended it before its end.
     """
-    name, settings = launch.name, launch.settings
+    name = launch.name
     tracker.start()
     try:
         with view(director.progress, name):
-            run_experiment(
-                director,
-                launch.data.training,
-                launch.space.source,
-                concurrent=launch.concurrent,
-                cpus_per_trial=settings.cpus_per_trial,
-                gpus_per_trial=settings.gpus_per_trial,
-                folder=study_folder(name),
-            )
-        if not director.is_finished():
-            raise KeyboardInterrupt
+            _run(launch, director)
     except BaseException as error:
         reason = _reason(error)
         by_hand = reason in ("interrupted", "terminated")
@@ -134,6 +128,26 @@ def conduct(
             tracker.close(DELIVERY_SECONDS)
             tracker.finish("FAILED", now_ms(), reason)
         raise
+
+
+def _run(launch: Launch, director: Director) -> None:
+    settings = launch.settings
+    try:
+        run_experiment(
+            director,
+            launch.data.training,
+            launch.space.source,
+            concurrent=launch.concurrent,
+            cpus_per_trial=settings.cpus_per_trial,
+            gpus_per_trial=settings.gpus_per_trial,
+            folder=study_folder(launch.name),
+        )
+    except KeyboardInterrupt:
+        # Once the outcome stands, an interruption costs figures only.
+        if not director.is_settled():
+            raise
+    if not director.is_settled():
+        raise KeyboardInterrupt
 
 
 def recommend_again(ledger: Ledger, name: str, policy: str | None) -> tuple[Recommendation, str]:
@@ -182,6 +196,7 @@ def _finish(
         outcome = {
             "recommended": recommendation.winner.config.config_id,
             "policy": recommendation.policy,
+            "trial": director.shipped.number if director.shipped else None,
             "summary": recommendation.summary,
             "verdict": asdict(verdict),
         }
@@ -197,11 +212,6 @@ def _finish(
             ledger.set_outcome(name, outcome | {"model": model.uri})
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
         trouble = f"MLflow does not have everything: {one_line(error)}"
-    drawn = []
-    try:
-        drawn = _illustrate(launch, ledger, director)
-    except Exception as error:  # noqa: BLE001 - and without figures
-        trouble = trouble or f"no figures: {one_line(error)}"
     content = ReportContent(
         study=name,
         trials=ledger.trials(name),
@@ -213,13 +223,18 @@ def _finish(
         model_file=model_file,
     )
     markdown, html = write_report(content, folder)
+    drawn = []
+    try:
+        drawn = _illustrate(launch, ledger, director)
+    except Exception as error:  # noqa: BLE001 - and without figures
+        trouble = _joined(trouble, f"no figures: {one_line(error)}")
     if tracker.run_id:
         try:
             note = verdict.sentence if verdict else "Search only: nothing was confirmed."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
             tracker.finish("FINISHED", now_ms(), note, metrics, [markdown, html, *drawn])
         except Exception as error:  # noqa: BLE001 - likewise
-            trouble = trouble or f"MLflow does not have everything: {one_line(error)}"
+            trouble = _joined(trouble, f"MLflow does not have everything: {one_line(error)}")
     return Outcome(name, recommendation, verdict, html, model, model_file, trouble)
 
 
@@ -237,7 +252,13 @@ def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> list
             data.test.class_counts(len(data.training.classes)),
         )
         draw(subject, folder / "recommended")
+    elif director.verdict is not None:
+        raise StudyFailed(f"the model was not looked into: {director.inspection_failure}")
     return [folder]
+
+
+def _joined(trouble: str | None, more: str) -> str:
+    return f"{trouble}; {more}" if trouble else more
 
 
 def _register(

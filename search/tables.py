@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from search.records import Phase, Recommendation, TrialRecord
 
@@ -120,14 +121,20 @@ def print_notebooks() -> None:
 
 
 def trial_counts(trials: Sequence[TrialRecord]) -> dict[str, int]:
-    """How many trials searched and how many confirmed."""
+    """How many trials searched, confirmed, and reproduced what was published."""
     phases = [trial.phase for trial in trials]
-    return {"searched": phases.count(Phase.SEARCH), "confirmed": phases.count(Phase.CONFIRM)}
+    return {
+        "searched": phases.count(Phase.SEARCH),
+        "confirmed": phases.count(Phase.CONFIRM),
+        "reproduced": phases.count(Phase.REPRODUCE),
+    }
 
 
 def recommended(study: StudyRecord) -> str:
     """What a study recommended, by the name that people know it by."""
     config_id = str((study.outcome or {}).get("recommended", ""))
+    if "notebook" in study.settings:
+        return config_id
     return "baseline" if config_id and config_id == study.facts["baseline"] else config_id
 
 
@@ -138,6 +145,7 @@ def trial_row(study: str, trial: TrialRecord) -> dict[str, Any]:
         "study": study,
         "trial": trial.number,
         "phase": trial.phase.value,
+        "experiment": trial.experiment,
         "state": trial.state.value,
         "rung": trial.rung,
         "val_accuracy": totals.val_accuracy if totals else None,
@@ -159,18 +167,29 @@ def trial_row(study: str, trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def brief(row: dict[str, Any], with_study: bool) -> dict[str, Any]:
-    """The part of a row that fits a terminal."""
+def brief(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The part of `trial_row`s that fits a terminal; what is the same for all is left out."""
+    studies = {row["study"] for row in rows}
+    shown = {
+        "study": len(studies) > 1,
+        "experiment": any(row["experiment"] for row in rows),
+        "fold_se": any(row["folds"] for row in rows),
+    }
+    return [{k: v for k, v in _brief(row).items() if shown.get(k, True)} for row in rows]
+
+
+def _brief(row: dict[str, Any]) -> dict[str, Any]:
     state = f"stopped at {row['rung']}" if row["rung"] else row["state"]
     seconds = row["wall_seconds"]
     return {
-        **({"study": row["study"]} if with_study else {}),
+        "study": row["study"],
         "trial": row["trial"],
+        "experiment": row["experiment"],
         "phase": row["phase"],
         "state": state,
         "config_id": row["config_id"],
         "val_accuracy": row["val_accuracy"],
-        **({"fold_se": row["fold_standard_error"]} if row["folds"] else {}),
+        "fold_se": row["fold_standard_error"],
         "gap": row["gap"],
         "epochs": row["epochs"],
         "parameters": f"{row['parameters']:,}" if row["parameters"] else None,
@@ -212,7 +231,7 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
             min_width=min(longest, UNBROKEN),
         )
     for line in cells:
-        table.add_row(*(c.replace("[", "\\[") for c in line))
+        table.add_row(*map(Text, line))
     # Where there is no terminal there is no width to keep to, but rich would take 80.
     width = console.width if console.is_terminal else max(PIPE_WIDTH, console.width)
     Console(width=width, highlight=False).print(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import socket
@@ -280,7 +281,7 @@ class Tracker:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
         data = self._tags.get("podium.data", "")
-        dataset = Dataset(data, self._fingerprint, "podium", f'{{"name": "{data}"}}')
+        dataset = Dataset(data, self._fingerprint, "podium", json.dumps({"name": data}))
         return DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
 
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:

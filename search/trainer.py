@@ -29,7 +29,7 @@ from spaces.config import Scalar, TrialConfig
 
 EVALUATION_BATCH = 1000
 CACHED_PROGRAMS = 2
-CACHED_TRANSFORMS = 4
+CACHED_TRANSFORMS = 32
 Probabilities = NDArray[np.float32]
 
 
@@ -204,7 +204,7 @@ class Trainer:
         # Folds may differ in what graphs depend on: their largest pixel, or their components.
         cosine = task.config.schedule == "cosine"
         keys: list[Hashable] = [
-            (task.space, task.config.config_id, count if cosine else None, transform.shape)
+            (task.space, task.config.config_id, count if cosine else None, transform.graph_key)
             for count, transform in zip(steps, transforms, strict=True)
         ]
         programs = {key: self._programs.pop(key) for key in set(keys) & set(self._programs)}

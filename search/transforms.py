@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,7 +39,7 @@ class Transform:
     shift: Array | None = None
 
     @property
-    def shape(self) -> object:
+    def graph_key(self) -> Hashable:
         """What graphs depend on; the arrays are weights, and may differ."""
         features = None if self.projection is None else self.projection.shape[1]
         return self.factor, self.unit_axes, self.slope is not None, features

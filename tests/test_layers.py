@@ -42,7 +42,7 @@ def test_an_import_against_the_layers_is_noticed(tmp_path: Path) -> None:
 
 def test_the_driver_imports_no_tensorflow() -> None:
     script = (
-        "import sys, search.cli, search.study, search.console, mlflow\n"
+        "import sys, search.cli, search.reproduce, search.console, mlflow\n"
         "from search.space import find_space, open_space\n"
         "for name in ('mlp', 'cnn'): open_space(find_space(name)).baseline_config()\n"
         "bad = {'tensorflow', 'keras'} & set(sys.modules)\n"
