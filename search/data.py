@@ -25,7 +25,7 @@ Indices = NDArray[np.int32]
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Positions in the pool, disjoint and in random order: int32."""
+    """Positions in the pool, disjoint: int32. In random order, unless it is the pool's tail."""
 
     train: Indices
     validation: Indices

@@ -17,10 +17,7 @@ import numpy as np
 from search.data import LoadedData, load
 from search.folder import open_ledger
 from search.ledger import LEDGER_NAME, Ledger, taken
-from search.records import (
-    ConfigError,
-    PodiumError,
-)
+from search.records import ConfigError, DataError, PodiumError
 from search.sampler import check_space
 from search.settings import RUNS_PATH, STUDY_NAME, StudySettings, without_password
 from search.space import Space, find_space, listed_space, open_space
