@@ -177,7 +177,7 @@ def agree(
     if deviation:
         errors = difference / (deviation * math.sqrt(1 / len(ours) + 1 / len(figure.values)))
     furthest = max(figure.values, key=lambda value: abs(statistics.fmean(ours) - value))
-    off = abs(statistics.fmean(ours) - furthest)
+    off = round(abs(statistics.fmean(ours) - furthest), 12)
     is_loss = figure.metric.endswith("loss")
     tolerance = LOSS_TOLERANCE * furthest if is_loss else TOLERANCE
     if shortened:

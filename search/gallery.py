@@ -446,10 +446,9 @@ def varied(trials: Sequence[TrialRecord]) -> dict[str, dict[str, list[float]]]:
         most = MOST_FRACTIONS if any(isinstance(v, float) for v in groups) else MOST_BARS
         if 2 <= len(groups) <= most:
             ordered = sorted(groups, key=lambda v: (isinstance(v, str), v))
-            found[parameter] = {
-                f"{value:.3g}" if isinstance(value, float) else str(value): groups[value]
-                for value in ordered
-            }
+            short = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in ordered]
+            names = short if len(set(short)) == len(short) else map(str, ordered)
+            found[parameter] = dict(zip(names, map(groups.__getitem__, ordered), strict=True))
     return found
 
 

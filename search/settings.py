@@ -91,7 +91,11 @@ class StudySettings(BaseModel):
     def _grid_is_text(cls, value: object) -> object:
         if not isinstance(value, dict):
             raise ValueError("expected `name: [value, value]` lines, or --grid name=value,value")
-        return {_field_name(str(name)): _listed(values) for name, values in value.items()}
+        grid = {_field_name(str(name)): _listed(values) for name, values in value.items()}
+        for name, values in grid.items():
+            if not all(values) or not values:
+                raise ValueError(f"expected values for {name}, none of them empty")
+        return grid
 
     @field_validator("folds")
     @classmethod
@@ -216,7 +220,10 @@ def _parsed_grid(flags: Iterable[str]) -> dict[str, list[str]]:
         name, equals, values = flag.partition("=")
         if not (equals and name.strip() and values.strip()):
             raise ConfigError(f"--grid {flag}: expected name=value,value, as in batch_size=10,32.")
-        grid.setdefault(_field_name(name.strip()), []).extend(values.split(","))
+        listed = [value.strip() for value in values.split(",")]
+        if not all(listed):
+            raise ConfigError(f"--grid {flag}: a value is missing.")
+        grid.setdefault(_field_name(name.strip()), []).extend(listed)
     return grid
 
 

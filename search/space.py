@@ -90,8 +90,10 @@ def _faults(error: ValidationError) -> str:
         field = ".".join(map(str, item["loc"]))
         if item["type"] == "extra_forbidden":
             faults.append(f"unknown field {field!r}.{nearest(field, TrialConfig.model_fields)}")
-        else:
+        elif field:
             faults.append(f"{field} is {item['input']!r}: {item['msg'].removeprefix('Input ')}.")
+        else:
+            faults.append(f"{item['msg'].removeprefix('Value error, ')}.")
     return " ".join(faults)
 
 

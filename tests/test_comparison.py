@@ -124,9 +124,26 @@ def test_the_sign_of_a_difference_says_which_is_higher() -> None:
     assert lower.standard_errors == pytest.approx(-1.2990381057)
 
 
-def test_two_published_runs_are_compared_by_their_mean() -> None:
-    assert _words(make_figure("test_accuracy", 0.96, 0.98), 0.97) == "reproduced"
-    assert _words(make_figure("test_accuracy", 0.96, 0.98), 0.96) == "differs"
+@pytest.mark.parametrize(
+    ("published", "words"),
+    [
+        ((0.9701, 0.9739), "reproduced"),
+        ((0.96, 0.9721), "differs"),
+        ((0.9721, 0.96), "differs"),
+        ((0.96, 0.984), "differs"),  # though their mean is exactly ours
+    ],
+)
+def test_of_several_published_runs_the_one_furthest_off_decides(
+    published: tuple[float, ...], words: str
+) -> None:
+    assert _words(make_figure("test_accuracy", *published), 0.972) == words
+
+
+def test_the_run_furthest_off_decides_what_is_noise_and_how_far_a_loss_may_be_off() -> None:
+    assert _words(make_figure("test_accuracy", 0.75, 0.75 - 3 / 64), *SPREAD) == "within noise"
+    assert _words(make_figure("test_accuracy", 0.75, 0.75 - 4 / 64), *SPREAD) == "differs"
+    assert _words(make_figure("test_loss", 1.0, 1.04), 1.0) == "reproduced"
+    assert _words(make_figure("test_loss", 1.0, 1.06), 1.0) == "differs"
 
 
 def test_a_single_seed_has_no_deviation_and_is_never_within_noise() -> None:
@@ -140,6 +157,11 @@ def test_seeds_that_agree_to_the_bit_make_no_infinite_standard_errors() -> None:
     assert (agreement.deviation, agreement.standard_errors) == (0.0, None)
     assert agreement.words == "differs"
     assert agree(ACCURACY, (0.97, 0.97)).words == "reproduced"
+
+
+def test_what_failed_is_told_from_what_was_not_run() -> None:
+    assert agree(ACCURACY, (), failed=1) == Agreement(ACCURACY, (), None, None, None, "failed")
+    assert agree(ACCURACY, (0.97,), failed=1).words == "reproduced"
 
 
 def test_what_was_not_run_has_no_difference() -> None:
@@ -179,11 +201,11 @@ def test_every_experiment_has_a_row_in_the_order_of_the_notebook() -> None:
     [
         {"phase": Phase.SEARCH},
         {"phase": Phase.CONFIRM},
-        {"state": State.FAILED},
         {"state": State.RUNNING},
         {"state": State.STOPPED},
         {"folds": 5},
         {"tail": True},
+        {"validation_fraction": 0.3},
         {"config": make_config(129)},
     ],
     ids=str,
@@ -197,6 +219,17 @@ def test_a_trial_that_does_not_repeat_the_experiment_is_ignored(
     assert row.repetitions == (own,)
     assert row.agreements[0].ours == (0.8,)
     assert _row(experiment, [other]).agreements[0].words == "not run"
+
+
+def test_failed_trials_are_counted_and_give_no_values() -> None:
+    experiment = make_experiment(published=(ACCURACY,))
+    failed = [make_repetition(experiment, i, state=State.FAILED) for i in (1, 2)]
+    row = _row(experiment, failed)
+    assert (row.failed, row.repetitions, row.figures) == (2, (), {})
+    assert row.agreements[0].words == "failed"
+    row = _row(experiment, [*failed, make_repetition(experiment, 0)])
+    assert (row.failed, len(row.repetitions)) == (2, 1)
+    assert row.agreements[0].ours == (0.8,)
 
 
 def test_an_experiment_with_folds_ignores_trials_of_one_split_and_of_other_folds() -> None:
@@ -470,17 +503,21 @@ def test_equal_experiments_are_one_candidate_under_both_names() -> None:
     assert "Podium recommends l = t by" in judgement.sentences[1]
 
 
-def test_models_that_the_evidence_does_not_separate_are_named() -> None:
-    sentence = next(s for s in _judge(COMPARED, THREE).sentences if "within one standard" in s)
-    assert sentence == (
-        "The evidence does not separate 2 of the 3 models: l, m lie within one standard error of "
-        "the best."
-    )
+def test_models_that_the_evidence_does_not_separate_from_the_best_are_named() -> None:
+    close = [
+        *_trials(SMALL, 0.80, 0.81, 0.82),
+        *_trials(MIDDLE, 0.90, 0.92, 0.91),
+        *_trials(LARGE, 0.905, 0.915, 0.925),
+    ]
+    said = _judge(COMPARED, close).sentences
+    [sentence] = [s for s in said if "does not separate" in s]
+    assert "does not separate m from the one with the best mean, l:" in sentence
+    assert "95.00%" in sentence
 
 
-def test_without_a_tie_none_is_named() -> None:
-    clear = [*_trials(SMALL, 0.8, 0.81, 0.82), *_trials(LARGE, 0.9, 0.91, 0.92)]
-    assert not any("within one standard error" in s for s in _judge(COMPARED, clear).sentences[2:])
+def test_models_that_differ_alike_on_every_seed_are_separated() -> None:
+    # m is 0.5 points below l on each of three seeds, well within one standard error of it.
+    assert not any("does not separate" in s for s in _judge(COMPARED, THREE).sentences)
 
 
 def test_evidence_for_another_choice_than_the_notebooks_is_said_to_separate_them() -> None:
@@ -567,6 +604,13 @@ def test_epochs_after_the_lowest_validation_loss_are_called_wasted() -> None:
     trials = [make_repetition(LARGE, i, epochs=_falling(lowest)) for i, lowest in enumerate((2, 3))]
     said = " ".join(_judge(notebook, trials).sentences)
     assert re.search(r"validation loss of experiment l was lowest after epoch 2, 3 of 6\b", said)
+
+
+def test_epochs_that_patience_allowed_are_not_called_wasted() -> None:
+    patient = make_experiment("p", patience=4)
+    trials = [make_repetition(patient, i, epochs=_falling(2)) for i in range(2)]
+    sentences = _judge(make_notebook(patient), trials).sentences
+    assert not any("lowest after epoch" in sentence for sentence in sentences)
 
 
 def test_no_epochs_are_called_wasted_where_the_loss_falls_to_the_end() -> None:

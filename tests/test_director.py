@@ -474,9 +474,11 @@ def test_the_model_that_was_looked_into_is_the_one_that_is_shipped(
     assert job.model == f"model {director.shipped.number}".encode()
     assert (job.split_seed, job.folds) == (director.shipped.split_seed, 0)
     assert not director.is_finished()
+    assert director.is_settled()
     assert director.next_job() is None
     director.on_report(job, WorkerReport(1, final=True, inspected=INSPECTED))
     assert director.inspected is INSPECTED
+    assert director.inspection_failure is None
     assert director.is_finished()
 
 
@@ -502,10 +504,53 @@ def test_a_study_stands_without_a_look_into_its_model(
     if how == "fails":
         assert not director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
     else:
-        director.on_crash(job, "killed")
+        director.on_crash(job, "out of memory")
     assert director.is_finished()
+    assert director.inspection_failure == "out of memory"
     assert director.inspected is None
     assert director.verdict is not None
+
+
+def test_a_study_is_settled_once_its_verdict_stands(make: Make, data: LoadedData) -> None:
+    director = make()
+    while director.verdict is None:
+        assert not director.is_settled()
+        job = director.next_job()
+        assert not isinstance(job, Inspection)
+        if isinstance(job, Examination):
+            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
+        elif job is not None:
+            _finish(director, job, 0.5)
+    assert director.is_settled()
+
+
+def test_a_search_without_finalists_is_settled_with_its_last_trial(
+    make: Make, data: LoadedData
+) -> None:
+    director = make(finalists=0)
+    assert not director.is_settled()
+    _run(director, data, lambda job: 0.5)
+    assert director.is_settled()
+
+
+def test_who_passed_more_rungs_is_a_finalist_before_who_only_looked_better(
+    make: Make, data: LoadedData
+) -> None:
+    """A short configuration that ran to its end has passed fewer rungs than a longer one."""
+    space = listed_space(SPACE, {"epochs": ("2", "30"), "batch_size": ("32",)})
+    director = make(space, sampler="grid", trials=2, finalists=1, max_epochs=18)
+    jobs = [director.next_job(), director.next_job()]
+    searched = {job.config.epochs: job for job in jobs if isinstance(job, Assignment)}
+    _finish(director, searched[2], 0.9)
+    for rung in searched[30].rungs:
+        assert director.on_report(searched[30], _report(rung, 0.95, False))
+    _finish(director, searched[30], 0.6)
+    confirmed = {
+        job.config.epochs
+        for job in _run(director, data, lambda job: 0.5)
+        if job.phase is Phase.CONFIRM
+    }
+    assert confirmed == {None, 30}
 
 
 def test_an_inspection_is_no_trial_of_the_ledger(

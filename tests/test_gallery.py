@@ -20,6 +20,7 @@ from search.data import LoadedData, TestLock, TrainingData, load
 from search.gallery import (
     KINDS,
     MOST_BARS,
+    MOST_CLASSES,
     MOST_FRACTIONS,
     Subject,
     Wishes,
@@ -249,6 +250,12 @@ def test_learning_curves_are_of_the_trials_epochs_and_mark_the_best(capture: Cap
     assert linear["curves"]["train_loss"] == [0.1, 0.2, 0.3, 0.4, 0.5]
     assert linear["curves"]["val_accuracy"] == [0.05, 0.1, 0.15, 0.2, 0.25]
     assert linear["best_epoch"] == log["best_epoch"] == 4
+
+
+def test_no_epoch_is_the_best_where_the_last_weights_were_kept(capture: Capture) -> None:
+    trial = make_trial(config=TrialConfig(restore_best=False))
+    for call in capture(make_subject(trial=trial), "learning-curves", figures, "learning_curves"):
+        assert call["best_epoch"] is None
 
 
 def test_a_logarithmic_loss_may_be_all_that_is_wished_for(capture: Capture) -> None:
@@ -505,7 +512,7 @@ def _importances(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> NDArray[n
         return found
 
     monkeypatch.setattr(analysis, "forest_importances", importances)
-    monkeypatch.setattr(pictures, "importance_map", lambda *_: Figure())
+    monkeypatch.setattr(pictures, "importance_map", lambda *_, **__: Figure())
     return found
 
 
@@ -524,6 +531,29 @@ def test_the_chosen_pixels_are_the_most_important_ones(
     assert len(positions) == len(set(positions.tolist())) == expected
     left = np.setdiff1d(np.arange(64), positions)
     assert found[positions].min() >= (found[left].max() if len(left) else 0)
+
+
+def test_where_the_model_sees_some_pixels_only_those_are_the_chosen_ones(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subject = make_subject(wishes=Wishes(count=5))
+    _importances(subject, monkeypatch)
+    seen = replace(subject.inspected, chosen_pixels=(40, 3, 9))
+    chosen: list[Any] = []
+    monkeypatch.setattr(
+        pictures, "chosen_pixels", lambda _, positions, title: chosen.append((positions, title))
+    )
+    list(KINDS["importance"](replace(subject, inspected=seen)))
+    [(positions, title)] = chosen
+    assert set(positions.tolist()) == {3, 9, 40}
+    assert "3 pixels that the model sees" in title
+
+
+def test_a_confusion_matrix_of_too_many_classes_is_left_out(tmp_path: Path) -> None:
+    classes = tuple(map(str, range(MOST_CLASSES + 1)))
+    data = _digits(60, classes=3)
+    many = TrainingData("own", data.images, data.labels, classes)
+    assert draw(make_subject(many), tmp_path, ["confusion"]) == []
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from search.illustration import (
     settings_of,
 )
 from search.ledger import Ledger
-from search.records import ConfigError, Inspected, Phase, State, TrialFailed
+from search.records import ConfigError, Inspected, Phase, State, StudyFailed
 from search.settings import StudySettings
 from search.space import find_space
 from spaces.config import TrialConfig
@@ -108,6 +108,11 @@ def artist(monkeypatch: pytest.MonkeyPatch) -> Artist:
     for name in ("look_into", "draw", "draw_varied"):
         monkeypatch.setattr(illustration, name, getattr(found, name))
     return found
+
+
+def _keep(path: Path, model: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(model)
 
 
 def _chosen(ledger: Ledger, artist: Artist, number: int | None = None) -> int:
@@ -198,6 +203,34 @@ def test_what_the_data_does_not_have_is_refused_before_a_model_is_looked_into(
     assert artist.looks == []
 
 
+@pytest.mark.parametrize(
+    ("wishes", "message"),
+    [
+        (Wishes(layer=3), "--layer 3: there are 2 dense hidden layers"),
+        (Wishes(layer=2, unit=4), "--unit 4: hidden 2 has 4 units"),
+    ],
+)
+def test_a_unit_that_the_model_does_not_have_is_refused_where_it_is_asked_for(
+    wishes: Wishes,
+    message: str,
+    ledger: Ledger,
+    data: LoadedData,
+    artist: Artist,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    _begin(ledger, data)
+    _trial(ledger, 0)
+    hidden = {"hidden 1": np.zeros((10, 9), np.float32), "hidden 2": np.zeros((10, 4), np.float32)}
+    seen = replace(make_inspected(classes=10), activations=hidden)
+    monkeypatch.setattr(illustration, "look_into", lambda *_: [seen])
+    with pytest.raises(ConfigError, match=message):
+        illustrate(ledger, STUDY, None, ["activation-boxes"], wishes)
+    assert artist.subjects == []
+    illustrate(ledger, STUDY, None, (), wishes)
+    illustrate(ledger, STUDY, None, ["activation-boxes"], Wishes(layer=2, unit=3))
+    assert len(artist.subjects) == 2
+
+
 def test_the_last_class_pixel_and_image_may_be_wished_for(
     ledger: Ledger, data: LoadedData, artist: Artist
 ) -> None:
@@ -275,11 +308,24 @@ def test_a_model_that_was_kept_is_looked_into_and_another_is_made_again(
     _begin(ledger, data)
     _trial(ledger, 0)
     _trial(ledger, 1)
-    model_path(STUDY, 0, 2).write_bytes(b"after two epochs")
-    model_path(STUDY, 0, 3).write_bytes(b"after three epochs")
+    _keep(model_path(STUDY, 0, 2), b"after two epochs")
+    _keep(model_path(STUDY, 0, 3), b"after three epochs")
     illustrate(ledger, STUDY, 0, (), Wishes())
     illustrate(ledger, STUDY, 1, (), Wishes())
     assert [look.model for look in artist.looks] == [b"after three epochs", None]
+
+
+def test_the_shipped_model_is_looked_into_where_its_trial_is_drawn(
+    ledger: Ledger, data: LoadedData, artist: Artist
+) -> None:
+    _begin(ledger, data)
+    _trial(ledger, 0)
+    _trial(ledger, 1, 0.9)
+    ledger.set_outcome(STUDY, {"trial": 1})
+    _keep(Path("runs/studies/past/model/data/model.keras"), b"shipped")
+    for number in (0, 1):
+        illustrate(ledger, STUDY, number, (), Wishes())
+    assert [look.model for look in artist.looks] == [None, b"shipped"]
 
 
 @pytest.mark.parametrize(("wished", "looked_at"), [(10, 2_000), (1_000, 2_000), (9_000, 9_000)])
@@ -359,7 +405,10 @@ def charts(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     drawn: list[tuple[str, Any]] = []
 
     def keep(name: str) -> Callable[..., Figure]:
-        return lambda values, *_, **more: (drawn.append((name, (values, more))), Figure())[1]
+        return lambda values, title, *_, **more: (
+            drawn.append((name, (values, more | {"title": title}))),
+            Figure(),
+        )[1]
 
     for name in ("bars", "distribution"):
         monkeypatch.setattr(figures, name, keep(name))
@@ -424,6 +473,18 @@ def test_what_was_not_run_is_not_drawn(
     assert charts[0][1][0] == {"test accuracy": {"b": (0.8,)}}
 
 
+def test_a_chart_says_what_was_not_run_and_what_was_cut_short(
+    artist: Artist, charts: list[tuple[str, Any]], tmp_path: Path
+) -> None:
+    drawing = Drawing("bars", "", {"metric": "test_accuracy", "experiments": ("a", "b")})
+    notebook = make_notebook(A, B, drawings=(drawing,))
+    short = make_repetition(A, max_epochs=2, epochs=[make_epoch(1), make_epoch(2)])
+    illustrate_reproduction(notebook, compare(notebook, [short]), {}, tmp_path)
+    [(_, (values, more))] = charts
+    assert values == {"test accuracy": {"a (2 of 6 epochs)": (0.8,)}}
+    assert more["title"].endswith("(not run: b)")
+
+
 def test_charts_are_files(tmp_path: Path) -> None:
     trials = [make_repetition(A, i, test_accuracy=a) for i, a in enumerate((0.5, 0.6))]
     for path in illustrate_reproduction(NOTEBOOK, _rows(*trials), {}, tmp_path):
@@ -478,8 +539,15 @@ def test_a_trial_whose_model_was_not_kept_is_trained_again_to_the_same_accuracy(
 @pytest.mark.slow
 def test_a_trial_that_cannot_be_trained_again_says_why(past: Past, data: LoadedData) -> None:
     trial = replace(past.ledger.trials("small")[0], config=TrialConfig(filters=(8,) * 9))
-    with pytest.raises(TrialFailed, match="lower the conv depth"):
+    with pytest.raises(StudyFailed, match=r"cannot be trained again: .*lower the conv depth"):
         look_into(data.training, find_space("mlp"), [Look(trial, None, 10)])
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_model_is_refused_with_the_reason(past: Past, data: LoadedData) -> None:
+    look = Look(past.ledger.trials("small")[0], b"no model at all", 10)
+    with pytest.raises(StudyFailed, match="cannot be looked into: "):
+        look_into(data.training, find_space("mlp"), [look])
 
 
 @pytest.mark.slow

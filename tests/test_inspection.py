@@ -17,6 +17,7 @@ from search.inspection import inspect
 from search.model import Build, build_network, network_of
 from search.records import Inspected, Inspection
 from search.trainer import Task, Trainer
+from search.transforms import important_pixels
 from spaces.config import TrialConfig
 
 SEED = 4
@@ -154,6 +155,18 @@ def test_a_reduction_is_no_hidden_layer(
     outputs = np.maximum((_pixels(data, seen) @ projection + shift) @ weights + biases, 0)
     assert list(seen.activations) == ["hidden 1"]
     np.testing.assert_allclose(seen.activations["hidden 1"], outputs, atol=1e-4)
+
+
+def test_pixels_that_a_model_was_left_with_are_named_and_a_mixture_names_none(
+    data: TrainingData, train: Callable[..., bytes]
+) -> None:
+    job = Inspection(train(forest_pixels=7, hidden=(6,)), SEED)
+    images = data.images[data.split(SEED).train]
+    pixels = images.reshape(len(images), -1).astype(np.float32) / images.max()
+    expected = important_pixels(pixels, data.labels[data.split(SEED).train], 7)
+    assert inspect(job, data).chosen_pixels == tuple(expected.tolist())
+    for fields in ({"pca_components": 5, "hidden": (6,)}, {}):
+        assert inspect(Inspection(train(**fields), SEED), data).chosen_pixels == ()
 
 
 def test_a_model_without_hidden_layers_has_no_activations(

@@ -545,7 +545,7 @@ DAMAGED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
             archive_of({"x.npy": npy_header(1000000000000), "y.npy": b""}),
         ),
         "own.npz",
-        "memory",
+        "claims an array",
     ),
     "npz member that promises more than it holds": (
         with_file("npz", "own.npz", archive_of({"x.npy": npy_header(45, 4, 4), "y.npy": b""})),

@@ -154,6 +154,7 @@ class Rehearsal:
     launch: Launch
     tracker: FakeTracker
     extra: dict[str, Any]
+    unused: frozenset[str]
     workers: list[FakeWorker]
     left: list[str]
 
@@ -164,10 +165,12 @@ class Rehearsal:
 @pytest.fixture
 def rehearsal(data: LoadedData, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
     launch = _launch(data, StudySettings(study="again"))
-    found = Rehearsal(launch, FakeTracker(), {}, [], [])
+    found = Rehearsal(launch, FakeTracker(), {}, frozenset(), [], [])
 
-    def begin(launch: Launch, facts: Any, ledger: Ledger, extra: dict[str, Any]) -> FakeTracker:
-        found.extra = extra
+    def begin(
+        launch: Launch, facts: Any, ledger: Ledger, extra: dict[str, Any], unused: frozenset[str]
+    ) -> FakeTracker:
+        found.extra, found.unused = extra, unused
         settings = launch.settings.model_dump(mode="json")
         ledger.begin_study(launch.name, {**settings, **extra}, facts, 1)
         return found.tracker
@@ -214,6 +217,8 @@ def test_what_was_asked_for_is_kept_with_the_study(rehearsal: Rehearsal, ledger:
         "full": True,
     }
     assert rehearsal.extra == expected
+    assert {"sampler", "scheduler", "trials", "finalists"} <= rehearsal.unused
+    assert not {"seed", "data", "concurrent"} & rehearsal.unused
     record = ledger.study("again")
     assert record is not None
     assert expected.items() <= record.settings.items()
@@ -263,6 +268,33 @@ def test_the_result_stands_without_figures(
     assert record.state is State.COMPLETED
 
 
+def _all_fail(launch: Launch, director: Any, *_: object) -> None:
+    while (job := director.next_job()) is not None:
+        director.on_report(job, make_report(final=True, failure="out of memory"))
+
+
+def test_a_reproduction_of_which_every_trial_failed_has_failed(
+    rehearsal: Rehearsal, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "conduct", _all_fail)
+    with pytest.raises(StudyFailed, match="All trials failed: out of memory"):
+        rehearsal.run(Request(NOTEBOOK))
+    record = ledger.study("again")
+    assert record is not None
+    assert (record.state, record.reason) == (State.FAILED, "All trials failed: out of memory")
+    assert rehearsal.left == ["left"]
+
+
+# Fails while MLflow is not told of it: the parent run would be running for ever.
+def test_mlflow_hears_of_a_reproduction_of_which_every_trial_failed(
+    rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce, "conduct", _all_fail)
+    with pytest.raises(StudyFailed):
+        rehearsal.run(Request(NOTEBOOK))
+    assert rehearsal.tracker.ended[0] == "FAILED"
+
+
 def test_a_reproduction_that_breaks_off_leaves_the_cluster_and_writes_no_report(
     rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -280,7 +312,11 @@ def test_a_reproduction_that_breaks_off_leaves_the_cluster_and_writes_no_report(
 
 
 def _record(
-    ledger: Ledger, study: str, experiments: dict[str, tuple[float, ...]], **settings: object
+    ledger: Ledger,
+    study: str,
+    experiments: dict[str, tuple[float, ...]],
+    epochs: int = 2,
+    **settings: object,
 ) -> None:
     """A study that gave these test accuracies, one for each seed."""
     now = len(ledger.studies()) + 1
@@ -297,7 +333,8 @@ def _record(
                 config=experiment.config,
                 seed=index,
                 split_seed=index,
-                max_epochs=2,
+                max_epochs=epochs,
+                validation_fraction=experiment.validation_fraction,
                 folds=experiment.folds,
                 experiment=name,
             )
@@ -316,17 +353,31 @@ def _tested(ledger: Ledger, *studies: str) -> dict[str, tuple[float, ...]]:
     return {r.experiment.id: r.figures.get("test_accuracy", ()) for r in rows if r.repetitions}
 
 
-def test_of_several_studies_the_first_that_has_an_experiment_counts(ledger: Ledger) -> None:
+def test_of_several_studies_that_are_alike_the_first_counts(ledger: Ledger) -> None:
     _record(ledger, "new", {"a": (0.7, 0.8)})
     _record(ledger, "old", {"a": (0.1, 0.2), "b": (0.6,), "cv": (0.0,)})
     assert _tested(ledger, "new", "old") == {"a": (0.7, 0.8), "b": (0.6,), "cv": ()}
     assert _tested(ledger, "old", "new") == {"a": (0.1, 0.2), "b": (0.6,), "cv": ()}
 
 
-def test_seeds_of_two_studies_are_not_taken_for_one_run(ledger: Ledger) -> None:
+def test_of_several_studies_the_one_with_more_seeds_counts(ledger: Ledger) -> None:
     _record(ledger, "new", {"a": (0.7,)})
     _record(ledger, "old", {"a": (0.1, 0.2)})
-    assert _tested(ledger, "new", "old") == {"a": (0.7,)}
+    assert _tested(ledger, "new", "old") == {"a": (0.1, 0.2)}
+
+
+def test_of_several_studies_the_one_that_trained_longer_counts(ledger: Ledger) -> None:
+    _record(ledger, "short", {"a": (0.7,)}, epochs=1)
+    _record(ledger, "long", {"a": (0.1,)}, epochs=2)
+    assert _tested(ledger, "short", "long") == {"a": (0.1,)}
+
+
+def test_trials_that_were_never_measured_on_test_count_for_less(ledger: Ledger) -> None:
+    _record(ledger, "new", {"a": ()})
+    ledger.begin_trial("new", make_assignment(0, phase=Phase.REPRODUCE, config=A.config), 1)
+    ledger.end_trial("new", 0, State.COMPLETED, 1)
+    _record(ledger, "old", {"a": (0.1,)})
+    assert _tested(ledger, "new", "old") == {"a": (0.1,)}
 
 
 def test_a_trial_that_failed_leaves_its_experiment_to_the_next_study(ledger: Ledger) -> None:
@@ -335,6 +386,8 @@ def test_a_trial_that_failed_leaves_its_experiment_to_the_next_study(ledger: Led
     _record(ledger, "old", {"a": (0.1, 0.2)})
     assert _tested(ledger, "new", "old") == {"a": (0.1, 0.2)}
     assert _tested(ledger, "new") == {}
+    rows, _ = outcome_of(ledger, NOTEBOOK, ["new"], "best-mean")
+    assert [row.failed for row in rows] == [1, 0, 0]
 
 
 # Tables and pages
@@ -495,10 +548,10 @@ def test_the_page_takes_nothing_from_a_quick_look_or_from_another_notebook(
 
 
 @pytest.mark.usefixtures("only_notebook")
-def test_the_page_prefers_the_newest_study_and_one_that_shortened_nothing(
+def test_the_page_takes_each_experiment_from_the_newest_study_with_the_most_seeds(
     ledger: Ledger, here: Path
 ) -> None:
-    _record(ledger, "oldest", {"a": (0.61,)}, full=True)
+    _record(ledger, "oldest", {"a": (0.61, 0.61)}, full=True)
     _record(ledger, "older", {"a": (0.62,), "b": (0.63,)})
     _record(ledger, "newest", {"b": (0.64,)})
     page = _page(ledger, here)

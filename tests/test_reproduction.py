@@ -70,11 +70,13 @@ def test_trials_are_validated_on_the_images_that_the_experiment_names() -> None:
     assert {job.tail for job in _plan(make_notebook(make_experiment()))} == {False}
 
 
-# Fails while what is trained once is told apart by configuration and folds alone: the second
-# experiment's row would stay "not run".
 def test_equal_configurations_on_other_validation_images_are_two_models() -> None:
-    notebook = make_notebook(make_experiment("a"), make_experiment("b", tail=True))
-    assert _counts(_plan(notebook)) == {"a": 2, "b": 2}
+    notebook = make_notebook(
+        make_experiment("a"),
+        make_experiment("b", tail=True),
+        make_experiment("c", validation_fraction=0.3),
+    )
+    assert _counts(_plan(notebook)) == {"a": 2, "b": 2, "c": 2}
 
 
 def test_all_experiments_share_seeds_and_splits_so_that_differences_are_paired() -> None:
@@ -434,6 +436,20 @@ def test_a_failed_trial_stops_neither_the_others_nor_their_examination(
     assert director.progress.search_ended == {State.FAILED: 1, State.COMPLETED: 3}
 
 
+def test_snapshots_of_a_trial_that_failed_later_are_not_measured(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(A)
+    fake = FakeWorker(director, data)
+    job = _next(director)
+    director.on_report(job, make_report(make_epoch(1), make_epoch(2), snapshots={2: b"two"}))
+    director.on_report(job, make_report(final=True, failure="diverged"))
+    fake.run()
+    [examination] = fake.examined
+    assert b"two" not in examination.models.values()
+    assert [bool(trial.tests) for trial in ledger.trials(STUDY)] == [False, True]
+
+
 def test_an_experiment_of_which_every_trial_failed_leaves_the_test_split_locked(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
@@ -512,8 +528,10 @@ def test_it_is_finished_only_after_the_last_examination(make: Make, data: Loaded
     assert not director.is_finished()
     fake.examine(second)
     assert not director.is_finished()
+    assert not director.is_settled()
     fake.examine(first)
     assert director.is_finished()
+    assert director.is_settled()
 
 
 def _until_examination(director: ReproductionDirector, fake: FakeWorker) -> Examination:

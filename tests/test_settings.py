@@ -378,11 +378,15 @@ def test_a_field_may_be_spelt_like_a_flag() -> None:
     assert from_file("grid: {batch-size: [10, 32]}").grid == {"batch_size": ("10", "32")}
 
 
-# Fails while names get their underscores after repeated flags were put together: 10 is lost.
 def test_a_field_that_is_spelt_in_both_ways_is_one_field() -> None:
     settings = grid_of("batch-size=10", "batch_size=32")
     assert settings.grid == {"batch_size": ("10", "32")}
     assert settings.trials == 2
+
+
+def test_a_name_of_a_users_own_stays_as_it_is() -> None:
+    assert grid_of("extra.my-key=1").grid == {"extra.my-key": ("1",)}
+    assert from_file("grid: {extra.my-key: [1]}").grid == {"extra.my-key": ("1",)}
 
 
 def test_blanks_around_names_and_values_do_not_count() -> None:

@@ -408,7 +408,14 @@ def test_the_value_that_is_wrong_is_named_among_right_ones() -> None:
     assert "is '0': " in grid_complaint({"batch_size": ("10", "0", "32")})
 
 
-def test_a_combination_that_fits_together_in_parts_only_is_told_when_it_is_proposed() -> None:
-    space = listed({"pca_components": ("10",), "filters": ("8",)})
-    with pytest.raises(ConfigError, match="whole images"):
-        space.config_from(a_trial())
+def test_values_that_exclude_each_other_are_refused_before_anything_is_proposed() -> None:
+    message = grid_complaint({"pca_components": ("none", "10"), "filters": ("none", "8")})
+    assert message.startswith("--grid: pca_components=10, filters=8 cannot be combined: ")
+    assert "whole images" in message
+
+
+# Fails while the whole configuration is written out before the reason.
+def test_values_that_exclude_each_other_are_named_without_all_the_others() -> None:
+    message = grid_complaint({"pca_components": ("none", "10"), "filters": ("none", "8")})
+    assert "{" not in message
+    assert len(message) < 200
