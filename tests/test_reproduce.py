@@ -17,6 +17,7 @@ from mlflow.entities import Run
 
 from search import reproduce
 from search.data import LoadedData, TestLock, TrainingData
+from search.launch import Launch
 from search.ledger import Ledger
 from search.records import ConfigError, Phase, State, StudyFailed
 from search.reproduce import (
@@ -32,7 +33,6 @@ from search.reproduce import (
 )
 from search.settings import StudySettings
 from search.space import find_space, open_space
-from search.launch import Launch
 from search.tuning import Cluster
 from spaces.notebooks import NOTEBOOKS, Notebook
 from tests.builders import (

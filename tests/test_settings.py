@@ -459,7 +459,6 @@ def test_a_grid_flag_without_name_or_values_is_refused_with_an_example(flag: str
 
 @pytest.mark.parametrize("flag", ["hidden=64,", "hidden=,64", "batch_size=10,,32", "batch_size=,"])
 def test_a_grid_flag_with_a_value_missing_is_refused(flag: str) -> None:
-    # Fails while "hidden=64," means 64 units or no hidden layer at all.
     message = complaint(grid=[flag])
     assert f"--grid {flag}: " in message
 
@@ -472,7 +471,6 @@ def test_a_grid_in_a_study_file_that_is_no_mapping_is_refused_by_name(text: str)
 
 
 def test_a_grid_in_a_study_file_without_values_is_refused_by_name() -> None:
-    # Fails while only the number of trials that follows, 0, is complained of.
     assert "grid" in complaint("grid: {batch_size: []}")
 
 

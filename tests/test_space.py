@@ -414,7 +414,6 @@ def test_values_that_exclude_each_other_are_refused_before_anything_is_proposed(
     assert "whole images" in message
 
 
-# Fails while the whole configuration is written out before the reason.
 def test_values_that_exclude_each_other_are_named_without_all_the_others() -> None:
     message = grid_complaint({"pca_components": ("none", "10"), "filters": ("none", "8")})
     assert "{" not in message
