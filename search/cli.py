@@ -119,6 +119,7 @@ def run(
     from search.launch import prepare
     from search.study import run_study
 
+    say("Checking data and tracking, starting Ray ...")
     launch = prepare(settings)
     split = launch.data.split
     parts = f"{len(split.train):,} train, {len(split.validation):,} validation"
@@ -235,6 +236,7 @@ def _reproduce(request: Request, flags: dict[str, Any]) -> None:
     from search.reproduce import prepare_reproduction, run_reproduction, table
 
     settings = load_settings(None, {**flags, "data": request.notebook.data})
+    say("Checking data and tracking, starting Ray ...")
     launch = prepare_reproduction(request, settings)
     _introduce(launch, f"{len(launch.data.training.labels):,} for train and validation")
     try:

@@ -339,7 +339,9 @@ def _label_column(path: Path, table: pd.DataFrame, wanted: str | None) -> str:
     if column in names:
         return str(column)
     sought = repr(wanted) if wanted else " or ".join(map(repr, LABEL_COLUMNS))
-    held = ", ".join(name[:40] for name in names[:8]) + (", ..." if len(names) > 8 else "")
+    held = ", ".join(name[:40] for name in names[:8]) + (
+        f" and {len(names) - 8} more" if len(names) > 8 else ""
+    )
     raise DataError(
         f"{path}: no column {sought}; its first line names {held}. "
         "Say which one holds the classes with --label-column."

@@ -131,8 +131,11 @@ def join_cluster(address: str | None) -> Cluster:
         options |= {"address": address}
     try:
         ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise ConfigError(f"Ray at {address!r}: {_one_line(error)}.") from None
+    except Exception as error:  # noqa: BLE001 - Ray raises plain ones when it is slow to start
+        where = f"Ray at {address!r}" if address else "Ray did not start on this machine"
+        raise ConfigError(
+            f"{where}: {_one_line(error)}. Where the machine is busy, try once more."
+        ) from None
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources)
     return Cluster(nodes, address or "local")

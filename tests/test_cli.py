@@ -83,6 +83,8 @@ BAD = [
     ("run --grid batch_size", "--grid batch_size: expected name=value"),
     ("run --grid batch_sizes=1", "Did you mean 'batch_size'?"),
     ("run --grid batch_size=10,0", "batch_size is '0'"),
+    ("run --grid pca_components=5 --grid filters=8", "cannot be combined"),
+    ("run --grid hidden=64,", "--grid hidden=64,: "),
     ("reproduce", "Which notebook?"),
     ("reproduce msds422", "Did you mean 'msds422-mlp'?"),
     ("reproduce sgd-mlp --only a --only d31", "Did you mean 'd32'?"),
@@ -137,6 +139,16 @@ def test_bad_input_ends_with_2_and_a_message_that_names_it(
     assert "Traceback" not in captured.err
     assert captured.out == ""
     assert sorted(p.name for p in folder.iterdir()) == sorted(SPACES)
+
+
+def test_more_folds_than_images_of_a_class_are_refused_before_anything_is_written(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [f"{'abc'[min(n // 25, 2)]},{n},0,1,2" for n in range(60)]
+    (folder / "own.csv").write_text("\n".join(["label,p1,p2,p3,p4", *rows]))
+    assert _call(monkeypatch, "run --data own.csv --folds 9") == 2
+    assert "--folds 9: there are only 8 images of class 'c'" in capsys.readouterr().err
+    assert not (folder / "runs").exists()
 
 
 @pytest.mark.parametrize(
