@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Hashable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -171,6 +172,9 @@ def _finish(
         reasons = {trial.reason for trial in ledger.trials(name) if trial.reason}
         reason = f"All trials failed: {'; '.join(sorted(reasons))[:300]}"
         ledger.end_study(name, State.FAILED, reason, now_ms())
+        with suppress(Exception):  # the study's own error is the one to tell
+            tracker.close(DELIVERY_SECONDS)
+            tracker.finish("FAILED", now_ms(), reason)
         raise StudyFailed(reason)
     note = " ".join(judgement.sentences)
     outcome: dict[str, Any] = {"notebook": notebook.id, "summary": note}
