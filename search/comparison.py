@@ -148,8 +148,8 @@ def _value(figure: Figure, repetition: Repetition) -> float | None:
 def _validated(trial: TrialRecord, name: str) -> float | None:
     if trial.totals is None:
         return None
-    if name in ("accuracy", "loss"):
-        return trial.totals.val_accuracy if name == "accuracy" else trial.totals.val_loss
+    if name == "accuracy":
+        return trial.totals.val_accuracy
     return trial.totals.measures.scalars[name]
 
 

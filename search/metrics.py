@@ -17,8 +17,6 @@ from sklearn.metrics import (
 from search.records import Measures
 
 CALIBRATION_BINS = 15
-EPSILON = 1e-7
-"""The least probability that a loss counts, as in Keras: no image costs more than 16.1 nats."""
 Labels = NDArray[np.int32]
 Probabilities = NDArray[np.float32]
 
@@ -38,7 +36,7 @@ def measure(labels: Labels, probabilities: Probabilities) -> Measures:
     confusion = confusion_matrix(labels, predicted, labels=classes)
     return Measures(
         accuracy=float(accuracy_score(labels, predicted)),
-        loss=float(log_loss(labels, _exact(np.clip(probabilities, EPSILON, 1.0)), labels=classes)),
+        loss=float(log_loss(labels, _exact(probabilities), labels=classes)),
         f1_macro=f1(labels, probabilities, "macro"),
         f1_micro=f1(labels, probabilities, "micro"),
         roc_auc_ovo=roc_auc(labels, probabilities, "ovo"),

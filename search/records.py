@@ -110,7 +110,8 @@ class Measures:
     """How well a classifier does on labelled images; scikit-learn's measures.
 
     Attributes:
-        loss: mean cross-entropy in nats.
+        loss: mean cross-entropy in nats. That of an epoch is Keras's, which counts no probability
+            below 1e-7; this one does, so that the surest mistakes cost more.
         roc_auc_ovo: area under the ROC curve, one-vs-one, macro average; NaN, as is
             `roc_auc_ovr` (one-vs-rest), where a class is missing from the labels.
         calibration_error: expected difference of confidence and accuracy.

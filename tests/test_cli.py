@@ -37,6 +37,9 @@ SPACES = {
     "value.yaml": "trials: many\n",
 }
 
+CHECKING = "Checking data and tracking, starting Ray ...\n"
+"""Said before what takes seconds, and so before most that can be wrong."""
+
 BAD = [
     ("run --data mnits", "Did you mean 'mnist'?"),
     ("run --space mpl", "Did you mean 'mlp'?"),
@@ -137,7 +140,7 @@ def test_bad_input_ends_with_2_and_a_message_that_names_it(
     captured = capsys.readouterr()
     assert message in captured.err
     assert "Traceback" not in captured.err
-    assert captured.out == ""
+    assert captured.out in ("", CHECKING)
     assert sorted(p.name for p in folder.iterdir()) == sorted(SPACES)
 
 

@@ -651,8 +651,6 @@ def test_a_fraction_of_more_values_was_drawn_from_a_range_and_makes_no_bars(
     assert len(varied(_trials(*configs))) == drawn
 
 
-# Fails while values of a fraction are told apart by their first three digits only: of two groups
-# the first one is lost.
 def test_values_that_look_alike_are_two_groups() -> None:
     configs = [TrialConfig(learning_rate=rate) for rate in (0.001001, 0.001002)]
     found = varied(_trials(*configs))["learning_rate"]

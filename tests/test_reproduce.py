@@ -285,7 +285,6 @@ def test_a_reproduction_of_which_every_trial_failed_has_failed(
     assert rehearsal.left == ["left"]
 
 
-# Fails while MLflow is not told of it: the parent run would be running for ever.
 def test_mlflow_hears_of_a_reproduction_of_which_every_trial_failed(
     rehearsal: Rehearsal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
