@@ -231,16 +231,17 @@ def test_a_model_is_looked_into_on_the_images_of_its_own_trial(
 def test_layers_are_listed_from_pixels_to_probabilities_with_their_parameters(
     data: TrainingData, train: Callable[..., bytes]
 ) -> None:
-    seen = inspect(Inspection(train(dropout=0.25), SEED), data)
+    seen = inspect(Inspection(train(dropout=0.4, input_dropout=0.2), SEED), data)
     found = [(x.kind, x.output_shape, x.parameters, x.detail) for x in seen.layers]
     assert found == [
         ("InputLayer", (None, 8, 8, 1), 0, ""),
         ("Rescaling", (None, 8, 8, 1), 0, ""),
         ("Flatten", (None, 64), 0, ""),
+        ("Dropout", (None, 64), 0, "0.2"),
         ("Dense", (None, 16), 64 * 16 + 16, "16 relu"),
-        ("Dropout", (None, 16), 0, "0.25"),
+        ("Dropout", (None, 16), 0, "0.4"),
         ("Dense", (None, 8), 16 * 8 + 8, "8 relu"),
-        ("Dropout", (None, 8), 0, "0.25"),
+        ("Dropout", (None, 8), 0, "0.4"),
         ("Dense", (None, 10), 8 * 10 + 10, "10 softmax"),
     ]
     assert len({x.name for x in seen.layers}) == len(seen.layers)
