@@ -205,13 +205,13 @@ def reproduce(
     ] = None,
 ) -> None:
     """Run a published notebook's experiments again, beside the figures that it printed."""
+    if list_:
+        print_notebooks()
+        return
     from search.folder import existing_ledger
     from search.reproduce import DOCS_PATH, Request, find_notebook
     from search.reproduce import write_docs as write
 
-    if list_:
-        print_notebooks()
-        return
     if notebook is not None:
         flags = {
             "study": study,

@@ -11,6 +11,11 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import mlflow
+    from mlflow.entities import Run
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 240
@@ -55,6 +60,28 @@ def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@dataclass(frozen=True)
+class Tracked:
+    """A folder's one study as MLflow has it: the parent run, and those of its trials."""
+
+    client: mlflow.MlflowClient
+    parent: Run
+    children: list[Run]
+
+
+def tracked(folder: Path) -> Tracked:
+    """What MLflow has of the only study that was run in `folder`."""
+    import mlflow  # here, because most tests of the command line do without
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/runs/mlflow.db")
+    client = mlflow.MlflowClient()
+    experiment = client.get_experiment_by_name("podium")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    [parent] = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+    children = [r for r in runs if r.info.run_id != parent.info.run_id]
+    return Tracked(client, parent, children)
 
 
 @contextlib.contextmanager

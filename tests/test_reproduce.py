@@ -46,7 +46,7 @@ from tests.builders import (
     make_report,
     make_totals,
 )
-from tests.running import ROOT, Finished, podium
+from tests.running import ROOT, Finished, podium, tracked
 
 A = make_experiment("a", 8, epochs=2, published=(make_figure("test_accuracy", 0.5),))
 B = make_experiment("b", 16, epochs=2, parameters=9_999, note="One must know this.")
@@ -590,14 +590,9 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> Quick:
         seconds=1200,
     )
     assert finished.code == 0, finished.err
-    mlflow.set_tracking_uri(f"sqlite:///{folder}/runs/mlflow.db")
-    client = mlflow.MlflowClient()
-    runs = client.search_runs(
-        [client.get_experiment_by_name("podium").experiment_id], "tags.`podium.study` = 'quick'"
-    )
-    [parent] = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    children = [r for r in runs if r.info.run_id != parent.info.run_id]
-    return Quick(folder, finished, Ledger(folder / "runs/ledger.db"), client, parent, children)
+    runs = tracked(folder)
+    ledger = Ledger(folder / "runs/ledger.db")
+    return Quick(folder, finished, ledger, runs.client, runs.parent, runs.children)
 
 
 @pytest.mark.slow

@@ -18,7 +18,7 @@ from mlflow.entities import Run
 from search.ledger import Ledger
 from search.records import Phase, State
 from search.selection import confirmed_candidates, recommend
-from tests.running import Finished, podium
+from tests.running import Finished, podium, tracked
 
 TRIALS, EPOCHS, FINALISTS, SEEDS = 8, 6, 2, 2
 
@@ -42,16 +42,9 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
         folder=folder,
     )
     assert finished.code == 0, finished.err
-    uri = f"sqlite:///{folder}/runs/mlflow.db"
-    mlflow.set_tracking_uri(uri)
-    client = mlflow.MlflowClient()
-    experiment = client.get_experiment_by_name("podium")
-    runs = client.search_runs([experiment.experiment_id], max_results=1000)
-    parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-    assert len(parents) == 1
-    children = [r for r in runs if r.info.run_id != parents[0].info.run_id]
+    runs = tracked(folder)
     ledger = Ledger(folder / "runs" / "ledger.db")
-    return Study(folder, finished, ledger, client, parents[0], children)
+    return Study(folder, finished, ledger, runs.client, runs.parent, runs.children)
 
 
 def test_the_run_says_what_was_decided_and_where_it_is(study: Study) -> None:
