@@ -7,16 +7,21 @@ import logging
 import os
 import socket
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from search.cli_models import EPILOGS, champion, predict, promote, rollback
 from search.records import ConfigError, PodiumError
 from search.settings import (
+    CORRECTIONS,
+    COSTS,
     POLICIES,
     SAMPLERS,
     SCHEDULERS,
+    criteria_from,
     load_settings,
     load_tracking,
     nearest,
@@ -34,6 +39,8 @@ from search.tables import (
     recommended,
     say,
     tell,
+    test_log_meaning,
+    timestamp,
     trial_counts,
     trial_row,
 )
@@ -41,6 +48,31 @@ from search.tables import (
 if TYPE_CHECKING:
     from search.launch import Launch
     from search.reproduce import Request
+
+PolicyFlag = Annotated[
+    str | None, typer.Option(help=f"{', '.join(POLICIES)}. [one-standard-error]")
+]
+ToleranceFlag = Annotated[
+    float | None,
+    typer.Option(help="Accuracy that smallest-gap and cheapest-within may give up. [0.005]"),
+]
+CostFlag = Annotated[
+    str | None, typer.Option(help=f"Of cheapest-within: {' or '.join(COSTS)}. [parameters]")
+]
+CorrectionFlag = Annotated[
+    str | None,
+    typer.Option(help=f"Margin of one-standard-error: {' or '.join(CORRECTIONS)}. [paired]"),
+]
+MaxParamsFlag = Annotated[int | None, typer.Option(help="Rules out what has more parameters.")]
+MaxLatencyFlag = Annotated[
+    float | None, typer.Option(help="Rules out what is slower, median for one image.")
+]
+MaxGapFlag = Annotated[
+    float | None, typer.Option(help="Rules out a larger gap of train and validation accuracy.")
+]
+MinRecallFlag = Annotated[
+    float | None, typer.Option(help="Rules out what finds less than this of some class.")
+]
 
 app = typer.Typer(
     name="podium",
@@ -51,7 +83,7 @@ app = typer.Typer(
     help="Search hyperparameters on a Ray cluster, and end in a decision. "
     "Examples: `podium run`, `podium status`, `podium ui`.",
     epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed, "
-    "130 interrupted.",
+    "4 a promotion was refused, 130 interrupted.",
 )
 
 
@@ -96,17 +128,22 @@ def run(
     ] = None,
     sampler: Annotated[str | None, typer.Option(help=f"{', '.join(SAMPLERS)}. [tpe]")] = None,
     scheduler: Annotated[str | None, typer.Option(help=f"{', '.join(SCHEDULERS)}. [asha]")] = None,
-    policy: Annotated[
-        str | None, typer.Option(help=f"{', '.join(POLICIES)}. [one-standard-error]")
-    ] = None,
+    policy: PolicyFlag = None,
+    tolerance: ToleranceFlag = None,
+    cost: CostFlag = None,
+    correction: CorrectionFlag = None,
+    max_params: MaxParamsFlag = None,
+    max_latency_ms: MaxLatencyFlag = None,
+    max_gap: MaxGapFlag = None,
+    min_class_recall: MinRecallFlag = None,
     concurrent: Annotated[int | None, typer.Option(help="Trials at once. [as many as fit]")] = None,
     cpus_per_trial: Annotated[int | None, typer.Option(help="CPUs of each trial. [1]")] = None,
     gpus_per_trial: Annotated[float | None, typer.Option(help="GPUs of each trial. [0]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of everything that is random. [0]")] = None,
     finalists: Annotated[
-        int | None, typer.Option(help="Confirmed with the baseline; 0: search only. [3]")
+        int | None, typer.Option(help="Confirmed with baseline and champion; 0: search only. [4]")
     ] = None,
-    confirm_seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each. [3]")] = None,
+    confirm_seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each. [8]")] = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster: host:port, auto. [RAY_ADDRESS or local]")
     ] = None,
@@ -152,6 +189,8 @@ def run(
     say(f"  podium compare {outcome.name}")
     if outcome.recommendation is not None:
         say(f"  podium recommend {outcome.name} --policy best-mean")
+    if outcome.model is not None:
+        say(f"  podium promote {outcome.name}")
 
 
 def _introduce(launch: Launch, parts: str) -> None:
@@ -332,23 +371,72 @@ def compare(
     print_rows(rows, format)
 
 
-@app.command(epilog="Example: `podium recommend STUDY --policy best-mean`")
+@app.command(
+    epilog="Examples: `podium recommend STUDY --policy best-mean`, "
+    "`podium recommend STUDY --policy cheapest-within --tolerance 0.01 --cost latency`, "
+    "`podium recommend STUDY --max-params 50000`"
+)
 def recommend(
     study: Annotated[str, typer.Argument(help="A study with confirmed finalists.")],
-    policy: Annotated[
-        str | None, typer.Option(help=f"{', '.join(POLICIES)}. [the study's own]")
-    ] = None,
+    policy: PolicyFlag = None,
+    tolerance: ToleranceFlag = None,
+    cost: CostFlag = None,
+    correction: CorrectionFlag = None,
+    max_params: MaxParamsFlag = None,
+    max_latency_ms: MaxLatencyFlag = None,
+    max_gap: MaxGapFlag = None,
+    min_class_recall: MinRecallFlag = None,
 ) -> None:
-    """Recommend again, with another policy: nothing is trained, the test split stays locked."""
-    if policy is not None and policy not in POLICIES:
-        raise ConfigError(f"Unknown policy {policy!r}.{nearest(policy, POLICIES)}")
+    """Recommend again, by other rules: nothing is trained, the test split stays locked.
+
+    What is not given is as in the study.
+    """
+    flags = {key: value for key, value in locals().items() if key != "study"}
+    # Before anything is read: a policy that does not exist is the likeliest mistake.
+    criteria_from({}, flags)
     from search.folder import existing_ledger
     from search.study import recommend_again
 
-    recommendation, shipped = recommend_again(existing_ledger(), study, policy)
+    recommendation, shipped = recommend_again(existing_ledger(), study, flags)
     print_recommendation(recommendation)
+    for sentence in recommendation.changes:
+        tell(f"- {sentence}")
     if shipped and shipped != recommendation.winner.config.config_id:
-        say(f"\nThe study's own policy recommended {shipped}; the registered model is that one.")
+        say(f"\nThe study itself recommended {shipped}; the registered model is that one.")
+
+
+@app.command(name="test-log", epilog="Examples: `podium test-log`, `podium test-log STUDY`")
+def list_openings(
+    study: Annotated[
+        str | None, typer.Argument(help="Only the test split of this study. [all]")
+    ] = None,
+    format: Annotated[Format, typer.Option(help="How to print it.")] = Format.TABLE,
+) -> None:
+    """List every opening of a test split: when, by which study, and what for."""
+    from search.folder import existing_ledger, find_study
+
+    ledger = existing_ledger()
+    fingerprint = find_study(ledger, study).facts["test_fingerprint"] if study else None
+    openings = ledger.openings(fingerprint)
+    data = {s.name: s.settings.get("data") for s in ledger.studies()}
+    counts: Counter[str] = Counter()
+    rows = []
+    for opening in openings:
+        counts[opening.fingerprint] += 1
+        rows.append(
+            {
+                "opened": timestamp(opening.opened_ms),
+                "data": data.get(opening.study),
+                "fingerprint": opening.fingerprint,
+                "opening": counts[opening.fingerprint],
+                "study": opening.study,
+                "reason": opening.reason,
+            }
+        )
+    if rows or format is not Format.TABLE:
+        print_rows(rows, format)
+    if format is Format.TABLE:
+        say("No test split was opened." if not rows else test_log_meaning(counts))
 
 
 @app.command(
@@ -456,6 +544,9 @@ def spaces() -> None:
     print_rows(rows, Format.TABLE)
     say("Your own: --space path/to/file.py or --space package.module, with suggest and baseline.")
 
+
+for command in (promote, rollback, champion, predict):
+    app.command(epilog=EPILOGS[command.__name__])(command)
 
 data_app = typer.Typer(rich_markup_mode="markdown")
 app.add_typer(data_app, name="data")

@@ -7,8 +7,17 @@ import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
-from search.records import Candidate, EpochReport, Phase, Recommendation, State, TrialRecord
-from search.selection import percent, points, probability_better, recommend
+from search.inference import probability_better
+from search.records import (
+    Candidate,
+    Criteria,
+    EpochReport,
+    Phase,
+    Recommendation,
+    State,
+    TrialRecord,
+)
+from search.selection import SEPARATED, percent, points, recommend
 from spaces.notebooks import Experiment, Figure, Notebook
 
 TOLERANCE = 0.004
@@ -16,8 +25,6 @@ TOLERANCE = 0.004
 LOSS_TOLERANCE = 0.05
 """Of losses, as a fraction of the published one."""
 DEVIATIONS = 3.0
-SEPARATED = 0.95
-"""The probability from which one model counts as better than another."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,7 +222,7 @@ def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judg
             "the same two seeds or more."
         )
         return Judgement(None, (published, too_few, *_wasted(rows)))
-    recommendation = recommend(candidates, policy, fraction)
+    recommendation = recommend(candidates, Criteria(policy), fraction)
     winner = recommendation.winner
     chosen = recommendation.ranked[recommendation.chosen]
     sentences = [
@@ -228,7 +235,7 @@ def judge_notebook(notebook: Notebook, rows: Sequence[Row], policy: str) -> Judg
     near = [
         _named(notebook, r.candidate)
         for r in recommendation.ranked[1:]
-        if probability_better(best.candidate, r.candidate, fraction) < SEPARATED
+        if _better(best.candidate, r.candidate, fraction) < SEPARATED
     ]
     if near:
         sentences.append(
@@ -271,9 +278,12 @@ def _against_published(
     notebook: Notebook, rows: Sequence[Row], recommendation: Recommendation, fraction: float
 ) -> str:
     winner = recommendation.winner
-    if not notebook.recommended or winner.is_baseline:
+    if not notebook.recommended:
         return ""
-    theirs = [r.candidate for r in recommendation.ranked if r.candidate.is_baseline]
+    config = notebook.experiment(notebook.recommended).config
+    theirs = [r.candidate for r in recommendation.ranked if r.candidate.config == config]
+    if winner in theirs:
+        return ""
     if not theirs:
         row = next(r for r in rows if r.experiment.id == notebook.recommended)
         runs = len(row.repetitions)
@@ -284,13 +294,17 @@ def _against_published(
             f"Experiment {notebook.recommended} {trained}, so that nothing can be said on whether "
             "it is better or worse."
         )
-    better = probability_better(winner, theirs[0], fraction)
+    better = _better(winner, theirs[0], fraction)
     separates = "separates" if max(better, 1 - better) >= SEPARATED else "does not separate"
     return (
         f"The probability that {_named(notebook, winner)} is better than "
         f"{_named(notebook, theirs[0])}, the notebook's choice, is {percent(better)}: the evidence "
         f"{separates} them."
     )
+
+
+def _better(first: Candidate, second: Candidate, fraction: float) -> float:
+    return probability_better(first.accuracies, second.accuracies, fraction)
 
 
 def _named(notebook: Notebook, candidate: Candidate) -> str:
@@ -312,13 +326,11 @@ def _candidates(notebook: Notebook, rows: Sequence[Row]) -> tuple[list[Candidate
     seeds = sorted(set.intersection(*shared)) if shared else []
     if len(seeds) < 2:
         return [], fraction
-    theirs = notebook.recommended and notebook.experiment(notebook.recommended).config
-    return [
-        _candidate(row, seeds, row.experiment.config == theirs) for row in models.values()
-    ], fraction
+    return [_candidate(row, seeds) for row in models.values()], fraction
 
 
-def _candidate(row: Row, seeds: Sequence[tuple[int, int]], is_theirs: bool) -> Candidate:
+def _candidate(row: Row, seeds: Sequence[tuple[int, int]]) -> Candidate:
+    """As any other, also where the notebook recommended it: here it is no baseline to keep to."""
     by_seed = {(r.trial.seed, r.trial.split_seed): r.trial for r in row.repetitions}
     trials = [by_seed[seed] for seed in seeds]
     return Candidate(
@@ -327,5 +339,6 @@ def _candidate(row: Row, seeds: Sequence[tuple[int, int]], is_theirs: bool) -> C
         trials=tuple(t.number for t in trials),
         parameters=row.parameters or 0,
         search_accuracy=None,
-        is_baseline=is_theirs,
+        is_baseline=False,
+        gaps=tuple(t.totals.gap for t in trials if t.totals),
     )

@@ -11,6 +11,7 @@ from search.data import LoadedData
 from search.ledger import Ledger
 from search.records import (
     Assignment,
+    Champion,
     ConfigError,
     Examination,
     Inspected,
@@ -21,13 +22,15 @@ from search.records import (
     State,
     StudyFailed,
     TestResult,
+    Timing,
     TrialTotals,
     Verdict,
     WorkerReport,
 )
 from search.sampler import Sampler, derived_seed
 from search.scheduler import Scheduler
-from search.selection import confirmed_candidates, recommend
+from search.selection import confirmed_candidates
+from search.sensitivity import explained
 from search.settings import StudySettings
 from search.verdict import judge
 from spaces.config import TrialConfig
@@ -91,6 +94,7 @@ class StudyDirector:
         requirements: tuple[str, ...],
         now_ms: Callable[[], int],
         notify: Callable[[], None],
+        champion: Callable[[], Champion | None] = lambda: None,
     ) -> None:
         """Prepares a new study, which the ledger knows already.
 
@@ -105,11 +109,15 @@ class StudyDirector:
             requirements: of the shipped model.
             now_ms: the clock.
             notify: called after each change; must not block.
+            champion: gives the model that production uses, once finalists are chosen.
         """
         self._name, self._settings, self._data = name, settings, data
         self._baseline, self._ledger = baseline, ledger
         self._sampler, self._scheduler = sampler, scheduler
         self._requirements, self._now_ms, self._notify = requirements, now_ms, notify
+        self._find_champion = champion
+        self.champion: Champion | None = None
+        self._timing = self._timed = False
         self._numbers = itertools.count()
         self._open: dict[int, Assignment] = {}
         self._ended: list[_Ended] = []
@@ -144,7 +152,7 @@ class StudyDirector:
         """The next trial, or the examination once confirmation is over; None while to wait."""
         job = self._next_search() or self._next_confirmation()
         if job is None:
-            return self._next_examination() or self._next_inspection()
+            return self._next_timing() or self._next_examination() or self._next_inspection()
         self._ledger.begin_trial(self._name, job, self._now_ms())
         self._open[job.number] = job
         self.progress.phase = job.phase.value
@@ -154,6 +162,10 @@ class StudyDirector:
 
     def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Records a report and decides whether its trial goes on."""
+        if isinstance(job, Timing):
+            self._ledger.record_costs(self._name, report.timed)
+            self._timed = True
+            return False
         if isinstance(job, Examination):
             self._conclude(job, report)
             return False
@@ -180,6 +192,9 @@ class StudyDirector:
 
     def on_crash(self, job: Job, reason: str) -> None:
         """Records that a worker died with its trial."""
+        if isinstance(job, Timing):
+            self._timed = True
+            return
         if isinstance(job, Examination):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
         if isinstance(job, Inspection):
@@ -193,6 +208,15 @@ class StudyDirector:
             self._retried.add(again)
             self._queue.insert(0, replace(job, number=next(self._numbers)))
             self.progress.confirm_total += 1
+
+    @property
+    def test_fingerprint(self) -> str:
+        """Of the study's test split."""
+        return self._data.test.fingerprint
+
+    def importances(self) -> dict[str, float]:
+        """How much each parameter of the space decided, as fractions, largest first."""
+        return self._sampler.importances()
 
     def close_open_trials(self, reason: str) -> None:
         """Records the trials that are still open as failed, when a study ends before its end."""
@@ -293,7 +317,7 @@ class StudyDirector:
             return
         # Who passed more rungs comes first: the others were overtaken there on equal terms.
         ranked = sorted(
-            (e for e in self._of_phase(Phase.SEARCH) if e.state is not State.FAILED and e.totals),
+            (e for e in self._of_phase(Phase.SEARCH) if self._may_be_finalist(e)),
             key=lambda e: (
                 self._rungs_passed(e),
                 e.totals.val_accuracy if e.totals else 0.0,
@@ -309,11 +333,21 @@ class StudyDirector:
         # The longest first, so that no worker waits long for the last run.
         chosen.sort(key=lambda e: e.totals.wall_seconds if e.totals else 0.0, reverse=True)
         finalists = [e.job.config for e in chosen]
-        if self._baseline not in self._confirming:
-            finalists.append(self._baseline)
+        self.champion = self._find_champion()
+        rivals = [self._baseline]
+        if self.champion is not None and self.champion.config is not None:
+            rivals.append(self.champion.config)
+        finalists += [c for c in dict.fromkeys(rivals) if c not in self._confirming + finalists]
         for config in finalists:
             self._queue_confirmation(config)
         self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds
+
+    def _may_be_finalist(self, ended: _Ended) -> bool:
+        """Whether it ended well, and is not too large: the one constraint that is known by now."""
+        most = self._settings.max_params
+        if ended.state is State.FAILED or ended.totals is None:
+            return False
+        return most is None or ended.totals.parameters <= most
 
     def _rungs_passed(self, ended: _Ended) -> int:
         """At how many of its scheduler's rungs a trial was let go on."""
@@ -358,40 +392,67 @@ class StudyDirector:
 
     # Verdict
 
-    def _next_examination(self) -> Examination | None:
+    def _is_confirmed(self) -> bool:
         waiting = self._open or self._queue or not self._finalists_chosen
-        if waiting or self._finished or self.recommendation is not None:
+        return not waiting and not self._finished and self.recommendation is None
+
+    def _next_timing(self) -> Timing | None:
+        """Only once no training is under way, so that nothing of the study disturbs it."""
+        if not self._is_confirmed() or self._timed or self._timing:
             return None
-        candidates = confirmed_candidates(self._ledger.trials(self._name), self._baseline.config_id)
-        recommendation = recommend(candidates, self._settings.policy, VALIDATION_FRACTION)
-        self.recommendation = recommendation
+        self._timing = True
+        self.progress.phase = "timing"
+        models = {config_id: kept.model for config_id, kept in self._models.items()}
+        return Timing(models, self._data.training.image_shape)
+
+    def _next_examination(self) -> Examination | None:
+        if not self._is_confirmed() or not self._timed:
+            return None
+        champion = self.champion
+        candidates = confirmed_candidates(
+            self._ledger.trials(self._name),
+            self._baseline.config_id,
+            champion.config.config_id if champion and champion.config else "",
+            self._ledger.costs(self._name),
+        )
+        self.recommendation = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
         self.progress.phase = "verdict"
         images, self._test_labels = self._data.test.open(
             self._name, "final verdict", self._now_ms(), self._ledger.record_opening
         )
         self._notify()
-        names = {c.config.config_id for c in (recommendation.winner, recommendation.baseline)}
+        winner = self.recommendation.winner.config.config_id
+        models = {"recommended": self._models[winner].model}
+        if not self.recommendation.winner.is_baseline:
+            models["baseline"] = self._models[self._baseline.config_id].model
+        if champion is not None and champion.model is not None and self._is_comparable(champion):
+            models["champion"] = champion.model
         return Examination(
-            models={name: self._models[name].model for name in names},
-            images=images,
-            ship=recommendation.winner.config.config_id,
-            requirements=self._requirements,
+            models=models, images=images, ship="recommended", requirements=self._requirements
         )
+
+    def _is_comparable(self, champion: Champion) -> bool:
+        """Whether no image of this test split can have taught it: it was judged on the same."""
+        return champion.test_fingerprint == self._data.test.fingerprint
 
     def _conclude(self, job: Examination, report: WorkerReport) -> None:
         if report.examined is None or self.recommendation is None:
             raise StudyFailed(f"The examination on the test split failed: {report.failure}")
         self.package = report.examined.package
+        names = {"baseline": self._baseline.config_id}
+        if self.champion is not None:
+            names["champion"] = self.champion.uri
         self.verdict = judge(
             self.recommendation,
             report.examined.probabilities,
             self._test_labels,
             openings=len(self._ledger.openings(self._data.test.fingerprint)),
             data=self._data.training.name,
+            rivals={rival: name for rival, name in names.items() if rival in job.models},
         )
         kept = self._models[self.recommendation.winner.config.config_id]
         self.shipped = kept.job
-        result = TestResult(kept.epoch, self.verdict.measures)
+        result = TestResult(kept.epoch, self.verdict.tested.measures)
         self._ledger.record_tests(self._name, kept.job.number, [result])
         self._inspection = Inspection(kept.model, kept.job.split_seed)
         self._notify()

@@ -147,6 +147,7 @@ def study_facts(launch: Launch, baseline: TrialConfig) -> dict[str, Any]:
         "test_fingerprint": data.test.fingerprint,
         "image_shape": list(data.training.image_shape),
         "classes": len(data.training.classes),
+        "class_names": list(data.training.classes),
         "train_images": len(data.split.train),
         "validation_images": len(data.split.validation),
         "test_images": data.test.size,
@@ -186,6 +187,7 @@ def _tags(launch: Launch, facts: Mapping[str, Any]) -> dict[str, str]:
         "podium.space": launch.space.source.name,
         "podium.data": launch.data.training.name,
         "podium.fingerprint": launch.data.fingerprint,
+        "podium.test_fingerprint": launch.data.test.fingerprint,
         "podium.git_commit": facts["git_commit"],
         **{f"podium.version.{name}": value for name, value in facts["versions"].items()},
     }

@@ -35,7 +35,9 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from search.records import (
     Assignment,
     ConfigError,
+    Costs,
     EpochReport,
+    Latency,
     Measures,
     Opening,
     Phase,
@@ -109,6 +111,14 @@ _tests = Table(
     Column("epoch", Integer, primary_key=True),
     Column("measures", Text, nullable=False),
     ForeignKeyConstraint(["study", "number"], ["trials.study", "trials.number"]),
+)
+_costs = Table(
+    "costs",
+    _metadata,
+    Column("study", String(64), primary_key=True),
+    Column("config_id", String(16), primary_key=True),
+    Column("costs", Text, nullable=False),
+    ForeignKeyConstraint(["study"], ["studies.name"]),
 )
 _openings = Table(
     "openings",
@@ -350,6 +360,22 @@ class Ledger:
             )
             connection.execute(update(_trials).where(_one(study, number)).values(delivered=False))
 
+    def record_costs(self, study: str, costs: Mapping[str, Costs]) -> None:
+        """Records what using models costs, by `config_id`; what was recorded before is replaced."""
+        with self._engine.begin() as connection:
+            for config_id, item in costs.items():
+                connection.execute(
+                    insert(_costs)
+                    .prefix_with("OR REPLACE")
+                    .values(study=study, config_id=config_id, costs=_dump(asdict(item)))
+                )
+
+    def costs(self, study: str) -> dict[str, Costs]:
+        """What using the models of a study costs, by `config_id`, as far as it was measured."""
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(_costs).where(_costs.c.study == study))
+            return {row.config_id: _cost(json.loads(row.costs)) for row in rows}
+
     # Delivery to MLflow
 
     def undelivered(self, study: str, limit: int) -> list[Delivery]:
@@ -422,15 +448,16 @@ class Ledger:
         with self._engine.begin() as connection:
             connection.execute(insert(_openings).values(**asdict(opening)))
 
-    def openings(self, fingerprint: str) -> list[Opening]:
-        """All openings of that test split, across studies, oldest first."""
+    def openings(self, fingerprint: str | None = None) -> list[Opening]:
+        """All openings across studies, oldest first; of one test split, or of all."""
+        query = select(_openings).order_by(_openings.c.id)
+        if fingerprint is not None:
+            query = query.where(_openings.c.fingerprint == fingerprint)
         with self._engine.connect() as connection:
-            rows = connection.execute(
-                select(_openings)
-                .where(_openings.c.fingerprint == fingerprint)
-                .order_by(_openings.c.id)
-            )
-            return [Opening(row.fingerprint, row.study, row.reason, row.opened_ms) for row in rows]
+            return [
+                Opening(row.fingerprint, row.study, row.reason, row.opened_ms)
+                for row in connection.execute(query)
+            ]
 
 
 def taken(name: str) -> str:
@@ -502,6 +529,11 @@ def _totals(text: str) -> TrialTotals:
 
 def _measures(values: Mapping[str, Any]) -> Measures:
     return Measures(**{key: _frozen(value) for key, value in values.items()})
+
+
+def _cost(values: Mapping[str, Any]) -> Costs:
+    single, batch = Latency(**values["single"]), Latency(**values["batch"])
+    return Costs(values["file_bytes"], single, batch)
 
 
 def _test_results(connection: Any, which: Any) -> dict[int, tuple[TestResult, ...]]:

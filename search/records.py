@@ -45,6 +45,12 @@ class StudyFailed(PodiumError):
     exit_code = 3
 
 
+class PromotionRefused(PodiumError):
+    """A champion that stays, because a gate does not hold or there is none to go back to."""
+
+    exit_code = 4
+
+
 class TrialFailed(PodiumError):
     """A trial that cannot go on; recorded as failed with this reason, and the study goes on."""
 
@@ -248,6 +254,42 @@ class Examined:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """Trained models whose costs are to be measured, one after the other in one process.
+
+    Attributes:
+        models: `.keras` files by a name for each.
+        image_shape: height, width, channels.
+    """
+
+    models: Mapping[str, bytes]
+    image_shape: tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Latency:
+    """Milliseconds from images to probabilities, over repeated calls."""
+
+    median_ms: float
+    p99_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Costs:
+    """What using a model costs.
+
+    Attributes:
+        file_bytes: of its `.keras` file, without the optimizer's state.
+        single: of one image at a time.
+        batch: of 256 images at a time.
+    """
+
+    file_bytes: int
+    single: Latency
+    batch: Latency
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """A trained model to be looked into, on the images that its trial has seen.
 
@@ -313,6 +355,7 @@ class WorkerReport:
         pid: the worker's process.
         examined: the answer to an `Examination`.
         inspected: the answer to an `Inspection`.
+        timed: the answer to a `Timing`.
     """
 
     pid: int
@@ -325,9 +368,10 @@ class WorkerReport:
     snapshots: Mapping[int, bytes] = field(default_factory=dict)
     examined: Examined | None = None
     inspected: Inspected | None = None
+    timed: Mapping[str, Costs] = field(default_factory=dict)
 
 
-Job: TypeAlias = Assignment | Examination | Inspection
+Job: TypeAlias = Assignment | Timing | Examination | Inspection
 """What a worker can be given to do."""
 
 
@@ -375,8 +419,12 @@ class Candidate:
     Attributes:
         accuracies: validation accuracy of each run, in the order of the shared seeds.
         trials: the number of each run, in the same order.
-        search_accuracy: the single score that made it a finalist; None for the baseline.
+        search_accuracy: the single score that made it a finalist; None where it was none.
         is_baseline: whether it is the space's default configuration.
+        is_champion: whether it is the configuration of the model that production uses.
+        gaps: training accuracy - validation accuracy of each run.
+        recalls: of each class, mean over the runs; NaN where a class is missing.
+        costs: of one of the runs' models; None where they were not measured.
     """
 
     config: TrialConfig
@@ -385,20 +433,93 @@ class Candidate:
     parameters: int
     search_accuracy: float | None
     is_baseline: bool
+    is_champion: bool = False
+    gaps: tuple[float, ...] = ()
+    recalls: tuple[float, ...] = ()
+    costs: Costs | None = None
 
     @property
     def mean(self) -> float:
-        """Mean validation accuracy over the runs."""
-        return math.fsum(self.accuracies) / len(self.accuracies)
+        """Mean validation accuracy over the runs; equal where equally many images are right."""
+        return round(math.fsum(self.accuracies) / len(self.accuracies), 12)
+
+    @property
+    def gap(self) -> float:
+        """Mean over the runs of training accuracy - validation accuracy; NaN if not known."""
+        return math.fsum(self.gaps) / len(self.gaps) if self.gaps else math.nan
+
+    @property
+    def latency_ms(self) -> float:
+        """Median for one image; NaN if not measured."""
+        return self.costs.single.median_ms if self.costs else math.nan
+
+    @property
+    def lowest_recall(self) -> float:
+        """Of the class that is found worst; NaN if not known."""
+        known = [recall for recall in self.recalls if not math.isnan(recall)]
+        return min(known, default=math.nan)
+
+
+@dataclass(frozen=True, slots=True)
+class Criteria:
+    """How to choose among confirmed candidates.
+
+    Attributes:
+        policy: one of `settings.POLICIES`.
+        tolerance: accuracy that may be given up, as a fraction: of smallest-gap, cheapest-within.
+        cost: what cheapest-within makes least of: "parameters" or "latency".
+        correction: which standard error is the margin of one-standard-error: "paired" (without what
+            a candidate shares with the best on a seed) or "nadeau-bengio" (that of resampled
+            splits).
+        max_params: a candidate with more is ruled out, whatever the policy; None: no limit.
+        max_latency_ms: likewise, of the median for one image.
+        max_gap: likewise, of the mean gap between training and validation.
+        min_class_recall: likewise, one that finds less of some class.
+    """
+
+    policy: str = "one-standard-error"
+    tolerance: float = 0.005
+    cost: str = "parameters"
+    correction: str = "paired"
+    max_params: int | None = None
+    max_latency_ms: float | None = None
+    max_gap: float | None = None
+    min_class_recall: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reasoned:
-    """A candidate with its standard error and one sentence on why it was or was not chosen."""
+    """A candidate with its standard error and one sentence on why it was or was not chosen.
+
+    Attributes:
+        allowed: whether it meets all hard constraints.
+    """
 
     candidate: Candidate
     standard_error: float
     reason: str
+    allowed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The recommended candidate against one other, over their paired runs.
+
+    Attributes:
+        rival: "runner-up", "baseline" or "champion".
+        difference: of the mean validation accuracies, the recommended one's less the rival's,
+            with its 95% interval.
+        better: probability that the recommended one is the better one.
+        p_value: two-sided, of no difference.
+        adjusted_p: Holm-corrected over the comparisons of a recommendation.
+    """
+
+    rival: str
+    config_id: str
+    difference: Interval
+    better: float
+    p_value: float
+    adjusted_p: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -408,13 +529,31 @@ class Recommendation:
     Attributes:
         ranked: all candidates, best mean first.
         chosen: the index of the recommended one in `ranked`.
-        summary: the choice in one sentence.
+        summary: the choice in one sentence, and in a second one from what the evidence does not
+            separate it.
+        criteria: by which it was chosen.
+        comparisons: with the runner-up, the baseline and the champion, as far as there are such.
+        unseparated: `config_id`s of the others that the evidence does not tell from the winner.
+        optimism: by how much the score that the winner had in the search exceeds its confirmed
+            mean; None where it was not found by the search.
+        alternatives: the `config_id` that each policy would choose; those that cannot are missing.
+        changes: sentences on what would change the decision.
     """
 
-    policy: str
     ranked: tuple[Reasoned, ...]
     chosen: int
     summary: str
+    criteria: Criteria
+    comparisons: tuple[Comparison, ...] = ()
+    unseparated: tuple[str, ...] = ()
+    optimism: float | None = None
+    alternatives: Mapping[str, str] = field(default_factory=dict)
+    changes: tuple[str, ...] = ()
+
+    @property
+    def policy(self) -> str:
+        """The rule that chose."""
+        return self.criteria.policy
 
     @property
     def winner(self) -> Candidate:
@@ -429,7 +568,7 @@ class Recommendation:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A proportion with its confidence interval."""
+    """A figure with its 95% confidence interval."""
 
     value: float
     low: float
@@ -437,30 +576,95 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """What the test split said, once, about the recommended model and the baseline.
+class Tested:
+    """What one model does on the test split.
 
     Attributes:
-        accuracy: of the recommended model, 95% Wilson interval.
-        baseline_accuracy: likewise.
-        only_recommended_right: test images that only the recommended model classifies right.
-        only_baseline_right: and only the baseline.
-        p_value: exact McNemar test of equal accuracy, two-sided.
-        images: size of the test split.
-        measures: of the recommended model.
-        openings: how often this test split has been opened so far, this opening included.
-        sentence: all of it for people.
+        accuracy: Wilson interval.
+        recalls: of each class, likewise; NaN where the class is missing from the test split.
     """
 
     accuracy: Interval
-    baseline_accuracy: Interval
     measures: Measures
+    recalls: tuple[Interval, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """The recommended model against another one, on the same test images.
+
+    Attributes:
+        rival: "baseline" or "champion".
+        name: of the rival for people: its `config_id`, or its address in the registry.
+        tested: the rival.
+        difference: accuracy of the recommended model less the rival's; an adjusted Wald interval.
+        only_recommended_right: images that only the recommended model classifies right.
+        only_rival_right: and only the rival.
+        p_value: exact McNemar test of equal accuracy, two-sided.
+        adjusted_p: Holm-corrected over the contests of a verdict.
+    """
+
+    rival: str
+    name: str
+    tested: Tested
+    difference: Interval
     only_recommended_right: int
-    only_baseline_right: int
+    only_rival_right: int
     p_value: float
+    adjusted_p: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the test split said, once, about the recommended model, the baseline and the champion.
+
+    Attributes:
+        tested: the recommended model.
+        contests: with the baseline, unless that is recommended, and with the champion.
+        images: size of the test split.
+        openings: how often this test split has been opened so far, this opening included.
+        headline: what to do, in one short sentence.
+        sentence: all of it for people.
+    """
+
+    tested: Tested
+    contests: tuple[Contest, ...]
     images: int
     openings: int
+    headline: str
     sentence: str
+
+    def against(self, rival: str) -> Contest | None:
+        """The contest with the "baseline" or the "champion", if there was one."""
+        return next((c for c in self.contests if c.rival == rival), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The model version that production uses.
+
+    Attributes:
+        name: of the registered model.
+        version: its number, as text.
+        study: that it came from; "" where it was not registered by Podium.
+        config: what it was trained with; None where it was not registered by Podium.
+        space: of the study that it came from.
+        test_fingerprint: of the test split that it was judged on.
+        model: its `.keras` file; None where it could not be read.
+    """
+
+    name: str
+    version: str
+    study: str
+    config: TrialConfig | None
+    space: str
+    test_fingerprint: str
+    model: bytes | None
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pyfunc.load_model` takes."""
+        return f"models:/{self.name}/{self.version}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,154 +2,121 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import base64
+import hashlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
 
-from search.arrays import VALIDATION_FRACTION
-from search.records import Phase, Recommendation, State, TrialRecord, TrialTotals, Verdict
-from search.registry import RegisteredModel
-from search.selection import percent, points, probability_better
+from search.page import chapters, handover, judged, mistakes, searched
+from search.page.article import Block, Chapter, Charts, ReportContent, count_trials
 
-BEST_TRIALS = 15
+__all__ = ["ReportContent", "count_trials", "write_report"]
 
-
-@dataclass(frozen=True, slots=True)
-class ReportContent:
-    """Everything that the page says.
-
-    Attributes:
-        trials: all of the study.
-        command: reproduces the study.
-        facts: of data, code and versions.
-        model_file: the `.keras` file on this machine.
-    """
-
-    study: str
-    trials: Sequence[TrialRecord]
-    recommendation: Recommendation | None
-    verdict: Verdict | None
-    command: str
-    facts: Mapping[str, Any]
-    model: RegisteredModel | None = None
-    model_file: Path | None = None
+ORDER = (
+    chapters.decision,
+    judged.test_split,
+    judged.gaps,
+    searched.search,
+    searched.mattered,
+    mistakes.mistakes,
+    mistakes.calibration,
+    judged.costs,
+    handover.risks,
+    chapters.changes,
+    handover.reproduction,
+)
+MARKDOWN_ESCAPES = {ord(character): f"&#{ord(character)};" for character in "|[]`*\\"} | {
+    ord("&"): "&amp;",
+    ord("<"): "&lt;",
+}
 
 
 def write_report(content: ReportContent, folder: Path) -> tuple[Path, Path]:
     """Writes `report.md` and `report.html` into `folder`; returns both paths."""
-    values = _values(content)
+    front = list(chapters.front(content))
+    parts = [chapter for tell in ORDER for chapter in tell(content)]
+    values = {"study": content.study, "front": front, "chapters": parts}
+    pages = {"report.md": _markdown(values), "report.html": _html(values, _drawn(front, parts))}
     paths = []
-    for name in ("report.md", "report.html"):
-        environment = Environment(
-            loader=PackageLoader("search"),
-            autoescape=name.endswith(".html"),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-        )
-        environment.filters |= {"percent": percent, "cell": _cell}
+    for name, text in pages.items():
         path = folder / name
-        path.write_text(environment.get_template(f"{name}.j2").render(values), encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="\n")
         paths.append(path)
     return paths[0], paths[1]
 
 
-def count_trials(trials: Sequence[TrialRecord]) -> str:
-    """How many trials there were and how they ended, in one sentence."""
-    search = [t for t in trials if t.phase is not Phase.CONFIRM]
-    states = Counter(t.state for t in search)
-    stopped = Counter(t.rung for t in search if t.state is State.STOPPED)
-    parts = [f"{states[State.COMPLETED]} completed"]
-    if stopped:
-        rungs = ", ".join(f"{count} at epoch {rung}" for rung, count in sorted(stopped.items()))
-        parts.append(f"{states[State.STOPPED]} stopped early ({rungs})")
-    if states[State.FAILED]:
-        parts.append(f"{states[State.FAILED]} failed")
-    epochs = sum(t.epochs_trained for t in trials)
-    confirmed = sum(t.phase is Phase.CONFIRM for t in trials)
-    extra = f" {confirmed} more trained for confirmation." if confirmed else ""
-    return f"{len(search)} trials: {', '.join(parts)}.{extra} {epochs:,} epochs in all."
+def _drawn(front: list[Block], parts: list[Chapter]) -> list[dict[str, Any]]:
+    """What the page's script draws: the figure of every chart."""
+    blocks = [*front, *(block for chapter in parts for block in chapter.blocks)]
+    charts = [chart for block in blocks if isinstance(block, Charts) for chart in block.charts]
+    return [
+        {"id": c.id, "figure": c.figure, "choices": [update for _, update in c.choices]}
+        for c in charts
+    ]
 
 
-def _values(content: ReportContent) -> dict[str, Any]:
-    recommendation = content.recommendation
-    better = None
-    rows = []
-    if recommendation is not None:
-        winner, baseline = recommendation.winner, recommendation.baseline
-        if not winner.is_baseline:
-            better = percent(probability_better(winner, baseline, VALIDATION_FRACTION))
-        rows = [
-            {
-                "name": "baseline" if r.candidate.is_baseline else r.candidate.config.config_id,
-                "config_id": r.candidate.config.config_id,
-                "config": r.candidate.config.summary,
-                "parameters": f"{r.candidate.parameters:,}",
-                "mean": percent(r.candidate.mean),
-                "standard_error": points(r.standard_error),
-                "runs": ", ".join(percent(a) for a in r.candidate.accuracies),
-                "search": percent(r.candidate.search_accuracy)
-                if r.candidate.search_accuracy is not None
-                else "-",
-                "reason": r.reason,
-                "chosen": index == recommendation.chosen,
-            }
-            for index, r in enumerate(recommendation.ranked)
-        ]
-    search = [t for t in content.trials if t.phase is Phase.SEARCH and t.totals]
-    search.sort(key=lambda t: -(t.val_accuracy or 0.0))
-    return {
-        "study": content.study,
-        "recommendation": recommendation,
-        "verdict": content.verdict,
-        "rows": rows,
-        "better": better,
-        "counts": count_trials(content.trials),
-        "best": [_trial_row(t) for t in search[:BEST_TRIALS]],
-        "command": content.command,
-        "facts": [(key, _fact(value)) for key, value in content.facts.items()],
-        "image_shape": content.facts.get("image_shape", ()),
-        "classes": content.facts.get("classes", ""),
-        "model": content.model,
-        "model_file": content.model_file,
-    }
+def _markdown(values: dict[str, Any]) -> str:
+    environment = _environment(autoescape=False)
+    environment.filters |= {"line": as_line, "code": _indented}
+    return environment.get_template("report.md.j2").render(values)
 
 
-def _trial_row(trial: TrialRecord) -> dict[str, str]:
-    totals = trial.totals
-    return {
-        "number": str(trial.number),
-        "state": f"stopped at {trial.rung}" if trial.rung else trial.state.value,
-        "accuracy": _accuracy(totals) if totals else "-",
-        "parameters": f"{totals.parameters:,}" if totals else "-",
-        "epochs": str(trial.epochs_trained),
-        "config": trial.config.summary,
-    }
+def _html(values: dict[str, Any], drawn: list[dict[str, Any]]) -> str:
+    """The page; a script that is not Podium's own is blocked by the browser.
+
+    Its policy names the two scripts by their digests, and allows no request of any kind.
+    """
+    environment = _environment(autoescape=True)
+    scripts = [_plotly() if drawn else "", _own(environment, "report.js.j2")]
+    return environment.get_template("report.html.j2").render(
+        values,
+        style=Markup(_own(environment, "report.css.j2")),
+        scripts=[Markup(script) for script in scripts if script],
+        digests=[_digest(script) for script in scripts if script],
+        drawn=htmlsafe_json_dumps(drawn, allow_nan=False, separators=(",", ":")),
+    )
 
 
-def _accuracy(totals: TrialTotals) -> str:
-    """On the validation split; with folds their mean, with its standard error."""
-    error = totals.fold_standard_error
-    if error is None:
-        return percent(totals.val_accuracy)
-    folds = len(totals.fold_accuracies)
-    return f"{percent(totals.val_accuracy)} ({folds} folds, standard error {points(error)})"
+def _environment(*, autoescape: bool) -> Environment:
+    return Environment(
+        loader=PackageLoader("search"),
+        autoescape=autoescape,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
 
 
-def _cell(text: object) -> str:
-    """Text that can end neither a Markdown table cell nor its code span, nor begin a tag."""
-    escaped = str(text).replace("&", "&amp;").replace("<", "&lt;").replace("|", "&#124;")
-    escaped = escaped.replace("[", "&#91;")
-    return " ".join(escaped.replace("`", "&#96;").split())
+def _own(environment: Environment, name: str) -> str:
+    from search.canvas import PALETTE
+
+    return environment.get_template(name).render(palette=PALETTE)
 
 
-def _fact(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    if isinstance(value, list | tuple):
-        return " x ".join(map(str, value))
-    return str(value)
+@lru_cache(maxsize=1)
+def _plotly() -> str:
+    """Plotly's own code, in which nothing ends the element that it stands in."""
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs()).replace("\r\n", "\n").replace("</script", "<\\/script")
+
+
+def _digest(script: str) -> str:
+    digest = hashlib.sha256(script.encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
+
+
+def as_line(text: object) -> str:
+    """Text in one line of Markdown that ends no cell, begins no link, tag, code or emphasis."""
+    return " ".join(str(text).split()).translate(MARKDOWN_ESCAPES)
+
+
+def _indented(text: str) -> str:
+    """Lines of code in Markdown, each indented so that it cannot end the block."""
+    return "\n".join(f"    {line}" for line in text.splitlines())

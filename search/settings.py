@@ -6,38 +6,89 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from search.records import ConfigError
+from search.records import ConfigError, Criteria
 
 SamplerName = Literal["tpe", "random", "gp", "cmaes", "qmc", "grid"]
 SchedulerName = Literal["asha", "hyperband", "median", "none"]
-PolicyName = Literal["one-standard-error", "best-mean", "lower-bound"]
+PolicyName = Literal[
+    "one-standard-error", "best-mean", "lower-bound", "smallest-gap", "cheapest-within", "pareto"
+]
+CostName = Literal["parameters", "latency"]
+CorrectionName = Literal["paired", "nadeau-bengio"]
 
 Model = TypeVar("Model", bound=BaseModel)
 
 SAMPLERS: tuple[str, ...] = get_args(SamplerName)
 SCHEDULERS: tuple[str, ...] = get_args(SchedulerName)
 POLICIES: tuple[str, ...] = get_args(PolicyName)
+WITH_TOLERANCE = ("smallest-gap", "cheapest-within")
+COSTS: tuple[str, ...] = get_args(CostName)
+CORRECTIONS: tuple[str, ...] = get_args(CorrectionName)
 RUNS_PATH = Path("runs")
 MLFLOW_FILE = Path("mlflow.yaml")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+class GateSettings(BaseModel):
+    """What must hold of a model before it becomes the champion; None: not asked.
+
+    All but size and latency are judged on the test split, which is not opened again for that.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    min_accuracy: float | None = Field(default=0.8, ge=0, le=1)
+    """Of the lower end of the accuracy's 95% interval."""
+    non_inferiority_margin: float | None = Field(default=0.02, ge=0, le=1)
+    """How much less accurate than the champion it may be, with 95% confidence."""
+    min_class_recall: float | None = Field(default=0.5, ge=0, le=1)
+    max_calibration_error: float | None = Field(default=0.1, ge=0, le=1)
+    max_size_mb: float | None = Field(default=100.0, gt=0)
+    """Of the `.keras` file, in millions of bytes."""
+    max_latency_ms: float | None = Field(default=100.0, gt=0)
+    """Median for one image, as it was measured in the study."""
+    reproducible_load: bool = True
+    """Whether the registered version must give the same predictions in a new process."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _yes_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, bool) and info.field_name != "reproducible_load":
+            raise ValueError("expected a number, not yes or no")
+        return value
+
+
 class TrackingSettings(BaseModel):
-    """Where MLflow keeps things: the contents of `mlflow.yaml`."""
+    """Where MLflow keeps things and what a champion must be: the contents of `mlflow.yaml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     tracking_uri: str = Field(default="sqlite:///runs/mlflow.db", min_length=1)
     artifact_root: str = Field(default="runs/artifacts", min_length=1)
     experiment: str = Field(default="podium", min_length=1)
-    registered_model: str = Field(default="podium", min_length=1, pattern=r"^[^/:]+$")
+    registered_model: str = Field(default="podium-{data}", min_length=1, pattern=r"^[^/:@]+$")
+    """`{data}` stands for the name of the data set: models of different data are no rivals."""
+    gates: GateSettings = GateSettings()
+
+    def model_name(self, data: str) -> str:
+        """The registered model for a data set."""
+        return self.registered_model.replace("{data}", data)
 
 
 class StudySettings(BaseModel):
@@ -58,16 +109,28 @@ class StudySettings(BaseModel):
     sampler: SamplerName = "tpe"
     scheduler: SchedulerName = "asha"
     policy: PolicyName = "one-standard-error"
+    tolerance: float = Field(default=0.005, ge=0.0, lt=1.0)
+    cost: CostName = "parameters"
+    correction: CorrectionName = "paired"
+    max_params: int | None = Field(default=None, ge=1)
+    max_latency_ms: float | None = Field(default=None, gt=0.0)
+    max_gap: float | None = Field(default=None, ge=0.0, le=1.0)
+    min_class_recall: float | None = Field(default=None, ge=0.0, le=1.0)
     concurrent: int | None = Field(default=None, ge=1)
     cpus_per_trial: int = Field(default=1, ge=1)
     gpus_per_trial: float = Field(default=0.0, ge=0.0)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    finalists: int = Field(default=3, ge=0)
-    confirm_seeds: int = Field(default=3, ge=2, le=1_000)
+    finalists: int = Field(default=4, ge=0)
+    confirm_seeds: int = Field(default=8, ge=2, le=1_000)
     folds: int = Field(default=0, ge=0, le=100)
     grid: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     address: str | None = None
     tracking: TrackingSettings = TrackingSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _policy_may_bring_its_tolerance(cls, values: Any) -> Any:
+        return _with_tolerance(values) if isinstance(values, Mapping) else values
 
     @field_validator("*", mode="before")
     @classmethod
@@ -75,6 +138,11 @@ class StudySettings(BaseModel):
         if isinstance(value, bool):
             raise ValueError("expected a number or a word, not yes or no")
         return value
+
+    @property
+    def criteria(self) -> Criteria:
+        """How the study chooses among its confirmed candidates."""
+        return Criteria(**{field.name: getattr(self, field.name) for field in fields(Criteria)})
 
     @field_validator("study")
     @classmethod
@@ -119,6 +187,14 @@ class StudySettings(BaseModel):
                 "raise --max-epochs, lower --first-rung, or use --scheduler none"
             )
         return self
+
+
+def _with_tolerance(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of one source; "cheapest-within 0.01" taken apart, so that either part can yield."""
+    name, _, tolerance = str(values.get("policy", "")).partition(" ")
+    if tolerance and name in WITH_TOLERANCE:
+        return {**values, "policy": name, "tolerance": tolerance.strip()}
+    return dict(values)
 
 
 def _field_name(name: str) -> str:
@@ -181,7 +257,20 @@ def _with_field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
 def load_tracking() -> TrackingSettings:
     """Reads `mlflow.yaml` of the current folder; defaults where there is none."""
     values = read_mapping(MLFLOW_FILE) if MLFLOW_FILE.exists() else {}
-    return _validated(TrackingSettings, values, lambda _: f"{MLFLOW_FILE}: ")
+    where = f"{MLFLOW_FILE}: "
+    return _validated(TrackingSettings, _with_gates(values, where), lambda _: where)
+
+
+def _with_gates(
+    values: Mapping[str, Any], where: str, under: GateSettings | None = None
+) -> dict[str, Any]:
+    """Settings of tracking whose gates are spelt like fields, over those that they leave alone."""
+    gates = values.get("gates")
+    if not isinstance(gates, dict):
+        return dict(values)
+    gates = _with_field_names(gates)
+    _check_keys(GateSettings, gates, f"{where}gates: ")
+    return {**values, "gates": (under.model_dump() if under else {}) | gates}
 
 
 def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySettings:
@@ -194,10 +283,10 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
     Raises:
         ConfigError: an unknown key (with the nearest known one) or an impossible value.
     """
-    typed = {name: value for name, value in flags.items() if value is not None}
+    typed = _with_tolerance({name: value for name, value in flags.items() if value is not None})
     if "grid" in typed:
         typed["grid"] = _parsed_grid(typed["grid"])
-    values = read_mapping(study_file) if study_file is not None else {}
+    values = _with_tolerance(read_mapping(study_file)) if study_file is not None else {}
     where = f"{study_file}: "
     _check_keys(StudySettings, values, where)
     overrides = values.pop("tracking", None)
@@ -205,13 +294,30 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
         raise ConfigError(f"{where}`tracking` must hold the settings of mlflow.yaml.")
     tracking = load_tracking()
     if overrides:
-        merged = tracking.model_dump() | _with_field_names(overrides)
-        tracking = _validated(TrackingSettings, merged, lambda _: f"{where}tracking: ")
+        inner = f"{where}tracking: "
+        given = _with_gates(_with_field_names(overrides), inner, tracking.gates)
+        tracking = _validated(TrackingSettings, tracking.model_dump() | given, lambda _: inner)
     values |= {**typed, "tracking": tracking}
     if isinstance(values.get("grid"), dict) and values["grid"]:
         values.setdefault("sampler", "grid")
         values.setdefault("trials", math.prod(len(_listed(v)) for v in values["grid"].values()))
     return _validated(StudySettings, values, lambda name: "" if name in typed else where)
+
+
+def criteria_from(stored: Mapping[str, Any], flags: Mapping[str, Any]) -> Criteria:
+    """How to choose again: as a study was told to, but for what the user typed.
+
+    Args:
+        stored: the settings that the study ran with.
+        flags: what the user typed; None means not given.
+
+    Raises:
+        ConfigError: an impossible value.
+    """
+    names = {field.name for field in fields(Criteria)}
+    typed = _with_tolerance({name: value for name, value in flags.items() if value is not None})
+    kept = {name: value for name, value in stored.items() if name in names}
+    return _validated(StudySettings, kept | typed, lambda _: "").criteria
 
 
 def _parsed_grid(flags: Iterable[str]) -> dict[str, list[str]]:
@@ -244,6 +350,7 @@ def _validated(model: type[Model], values: Mapping[str, Any], where: Callable[[s
 
 def _complaints(error: ValidationError, where: Callable[[str], str]) -> Iterable[str]:
     choices = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "policy": POLICIES}
+    choices |= {"cost": COSTS, "correction": CORRECTIONS}
     for item in error.errors():
         field = ".".join(str(part) for part in item["loc"])
         name, value = field.replace("_", "-"), item.get("input")

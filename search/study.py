@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from search.gallery import Subject, draw, draw_varied
 from search.launch import Launch, begin, now_ms, study_facts
 from search.ledger import Ledger
 from search.records import (
+    Champion,
     ConfigError,
     PodiumError,
     Recommendation,
@@ -26,17 +28,20 @@ from search.records import (
     Verdict,
     one_line,
 )
-from search.registry import RegisteredModel, register, unpack
+from search.registry import RegisteredModel, find_champion, register, unpack
 from search.report import ReportContent, write_report
 from search.sampler import Sampler
 from search.scheduler import make_scheduler
-from search.selection import confirmed_candidates, recommend
-from search.settings import StudySettings
+from search.selection import confirmed_candidates
+from search.sensitivity import explained
+from search.settings import StudySettings, criteria_from
+from search.space import BUILT_IN, Space
 from search.tracking import Tracker
 from search.tuning import leave_cluster, run_experiment
 
 SHIPPED = ("tensorflow", "keras", "numpy", "mlflow")
 DELIVERY_SECONDS = 120.0
+CHAMPION_SECONDS = 30
 View = Callable[[Progress, str], AbstractContextManager[object]]
 
 
@@ -85,6 +90,7 @@ def run_study(launch: Launch, view: View) -> Outcome:
     ledger = open_ledger()
     try:
         tracker = begin(launch, facts, ledger, {})
+        champion = _ChampionLookup(launch, tracker)
         director = StudyDirector(
             name,
             settings,
@@ -98,12 +104,51 @@ def run_study(launch: Launch, view: View) -> Outcome:
             requirements=tuple(f"{package}=={version(package)}" for package in SHIPPED),
             now_ms=now_ms,
             notify=tracker.wake,
+            champion=champion.result,
         )
         conduct(launch, director, ledger, tracker, view)
-        return _finish(launch, facts, ledger, tracker, director)
+        return _finish(launch, facts, ledger, tracker, director, champion)
     finally:
         leave_cluster()
         ledger.close()
+
+
+class _ChampionLookup:
+    """Finds the champion while the search goes on: in the tracker's thread, which knows MLflow."""
+
+    def __init__(self, launch: Launch, tracker: Tracker) -> None:
+        self._launch, self._tracker = launch, tracker
+        self._found = threading.Event()
+        self._champion: Champion | None = None
+        self.trouble = ""
+        tracker.on_reached = self._look
+
+    def _look(self, client: Any) -> None:
+        settings = self._launch.settings.tracking
+        try:
+            name = settings.model_name(self._launch.data.training.name)
+            self._champion = find_champion(client, name)
+        except Exception as error:  # noqa: BLE001 - a study can do without
+            self.trouble = f"it could not be looked up: {one_line(error)}"
+        self._found.set()
+
+    def result(self) -> Champion | None:
+        """The champion; without its configuration where this study could not build that."""
+        for _ in range(CHAMPION_SECONDS):
+            if self._found.wait(1.0) or self._tracker.trouble:
+                break
+        if not self._found.is_set():
+            self.trouble = "MLflow was not reached, so that it is not known whether there is one"
+        champion, space = self._champion, self._launch.space
+        if champion is None or _builds(space, champion):
+            return champion
+        return replace(champion, config=None)
+
+
+def _builds(space: Space, champion: Champion) -> bool:
+    """Whether the networks of a space are made as the champion's was."""
+    ordinary = space.build is None and champion.space in BUILT_IN
+    return ordinary or champion.space == space.source.name
 
 
 def conduct(
@@ -150,8 +195,15 @@ def _run(launch: Launch, director: Director) -> None:
         raise KeyboardInterrupt
 
 
-def recommend_again(ledger: Ledger, name: str, policy: str | None) -> tuple[Recommendation, str]:
-    """Applies a policy to a study's confirmed candidates; nothing is trained or opened.
+def recommend_again(
+    ledger: Ledger, name: str, flags: Mapping[str, Any]
+) -> tuple[Recommendation, str]:
+    """Chooses again among a study's confirmed candidates; nothing is trained or opened.
+
+    Args:
+        ledger: that holds the study.
+        name: of the study.
+        flags: fields of `Criteria` that are to differ from the study's own; None: not.
 
     Returns:
         The recommendation, and the `config_id` that the study itself recommended ("" if none).
@@ -160,13 +212,17 @@ def recommend_again(ledger: Ledger, name: str, policy: str | None) -> tuple[Reco
         PodiumError: no such study or policy, or nothing was confirmed.
     """
     study = find_study(ledger, name)
+    criteria = criteria_from(study.settings, flags)
+    outcome = study.outcome or {}
+    champion = (outcome.get("champion") or {}).get("config_id", "")
     try:
-        candidates = confirmed_candidates(ledger.trials(name), study.facts["baseline"])
+        candidates = confirmed_candidates(
+            ledger.trials(name), study.facts["baseline"], champion, ledger.costs(name)
+        )
+        recommendation = explained(candidates, criteria, VALIDATION_FRACTION)
     except StudyFailed as error:
         raise ConfigError(f"Study {name}: no recommendation can be made. {error}") from None
-    chosen = policy or study.settings.get("policy", "one-standard-error")
-    shipped = (study.outcome or {}).get("recommended", "")
-    return recommend(candidates, chosen, VALIDATION_FRACTION), shipped
+    return recommendation, outcome.get("recommended", "")
 
 
 def command_line(settings: StudySettings) -> str:
@@ -188,18 +244,13 @@ def _finish(
     ledger: Ledger,
     tracker: Tracker,
     director: StudyDirector,
+    lookup: _ChampionLookup,
 ) -> Outcome:
     name, folder = launch.name, study_folder(launch.name)
     recommendation, verdict = director.recommendation, director.verdict
-    outcome: dict[str, Any] = {}
-    if recommendation is not None and verdict is not None:
-        outcome = {
-            "recommended": recommendation.winner.config.config_id,
-            "policy": recommendation.policy,
-            "trial": director.shipped.number if director.shipped else None,
-            "summary": recommendation.summary,
-            "verdict": asdict(verdict),
-        }
+    champion_note = _champion_note(director, lookup)
+    outcome = _outcome(director, ledger, name, champion_note)
+    if outcome:
         ledger.set_outcome(name, outcome)
     ledger.end_study(name, State.COMPLETED, None, now_ms())
     model, model_file, trouble = None, None, None
@@ -212,30 +263,88 @@ def _finish(
             ledger.set_outcome(name, outcome | {"model": model.uri})
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
         trouble = f"MLflow does not have everything: {one_line(error)}"
-    content = ReportContent(
-        study=name,
-        trials=ledger.trials(name),
-        recommendation=recommendation,
-        verdict=verdict,
-        command=command_line(launch.settings),
-        facts=facts,
-        model=model,
-        model_file=model_file,
-    )
-    markdown, html = write_report(content, folder)
     drawn = []
     try:
         drawn = _illustrate(launch, ledger, director)
     except Exception as error:  # noqa: BLE001 - and without figures
         trouble = _joined(trouble, f"no figures: {one_line(error)}")
+    trials = ledger.trials(name)
+    content = ReportContent(
+        study=name,
+        trials=trials,
+        epochs={t.number: ledger.epochs(name, t.number) for t in trials},
+        recommendation=recommendation,
+        verdict=verdict,
+        command=command_line(launch.settings),
+        settings=launch.settings.model_dump(mode="json"),
+        facts=facts,
+        model=model,
+        model_file=model_file,
+        champion=director.champion,
+        champion_note=champion_note,
+        importances=outcome.get("importances", {}),
+        openings=ledger.openings(launch.data.test.fingerprint),
+        training=launch.data.training,
+        inspected=director.inspected,
+        trouble=trouble or "",
+    )
+    markdown, html = write_report(content, folder)
     if tracker.run_id:
         try:
             note = verdict.sentence if verdict else "Search only: nothing was confirmed."
+            note += f"\n\n[The report]({_artifact_link(tracker)}) has the reasons."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
             tracker.finish("FINISHED", now_ms(), note, metrics, [markdown, html, *drawn])
         except Exception as error:  # noqa: BLE001 - likewise
             trouble = _joined(trouble, f"MLflow does not have everything: {one_line(error)}")
     return Outcome(name, recommendation, verdict, html, model, model_file, trouble)
+
+
+def _artifact_link(tracker: Tracker) -> str:
+    """The report among the run's artifacts, as MLflow's UI addresses it."""
+    return f"#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}/artifacts/report.html"
+
+
+def _champion_note(director: StudyDirector, lookup: _ChampionLookup) -> str:
+    """Why the champion was not compared on the test split; "" where it was, or there is none."""
+    champion, verdict = director.champion, director.verdict
+    if champion is None:
+        return lookup.trouble
+    if verdict is None or verdict.against("champion") is not None:
+        return ""
+    if champion.model is None:
+        return f"the model of {champion.uri} could not be read"
+    return f"{champion.uri} was judged on another test split, and may have been trained on this one"
+
+
+def _outcome(
+    director: StudyDirector, ledger: Ledger, name: str, champion_note: str
+) -> dict[str, Any]:
+    """What the ledger keeps of how a study ended; empty for a search without confirmation."""
+    recommendation, verdict = director.recommendation, director.verdict
+    if recommendation is None or verdict is None:
+        return {}
+    winner, champion = recommendation.winner, director.champion
+    return {
+        "recommended": winner.config.config_id,
+        "policy": recommendation.policy,
+        "trial": director.shipped.number if director.shipped else None,
+        "summary": recommendation.summary,
+        "verdict": asdict(verdict),
+        "costs": asdict(winner.costs) if winner.costs else None,
+        "champion": None
+        if champion is None
+        else {
+            "name": champion.name,
+            "version": champion.version,
+            "study": champion.study,
+            "config_id": champion.config.config_id if champion.config else "",
+            "same_test": champion.test_fingerprint == director.test_fingerprint,
+            "compared": verdict.against("champion") is not None,
+            "trouble": champion_note or None,
+        },
+        "importances": director.importances(),
+    }
 
 
 def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> list[Path]:
@@ -268,24 +377,31 @@ def _register(
     verdict: Verdict,
     folder: Path,
 ) -> RegisteredModel:
+    baseline, data = verdict.against("baseline"), launch.data
+    found = {
+        "test_accuracy_low": verdict.tested.accuracy.low,
+        "test_accuracy_high": verdict.tested.accuracy.high,
+        **{f"test_{key}": value for key, value in verdict.tested.measures.scalars.items()},
+        "baseline_test_accuracy": (baseline.tested if baseline else verdict.tested).accuracy.value,
+        "test_openings": float(verdict.openings),
+    }
     return register(
         tracker.client,
         tracker.experiment_id,
         tracker.run_id,
-        launch.settings.tracking.registered_model,
+        launch.settings.tracking.model_name(data.training.name),
         folder,
-        metrics={
-            "test_accuracy_low": verdict.accuracy.low,
-            "test_accuracy_high": verdict.accuracy.high,
-            **{f"test_{key}": value for key, value in verdict.measures.scalars.items()},
-            "baseline_test_accuracy": verdict.baseline_accuracy.value,
-            "test_openings": float(verdict.openings),
-        },
-        description=verdict.sentence,
+        metrics={key: value for key, value in found.items() if value == value},
+        description=f"{verdict.sentence}\n\n[The report]({_artifact_link(tracker)}) is among the "
+        f"artifacts of the run of study {launch.name}.",
         tags={
             "podium.study": launch.name,
             "podium.config_id": recommendation.winner.config.config_id,
-            "podium.fingerprint": launch.data.fingerprint,
+            "podium.config": recommendation.winner.config.canonical_json,
+            "podium.space": launch.space.source.name,
+            "podium.data": data.training.name,
+            "podium.fingerprint": data.fingerprint,
+            "podium.test_fingerprint": data.test.fingerprint,
         },
         now_ms=now_ms(),
     )

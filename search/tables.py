@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.records import Phase, Recommendation, TrialRecord
+from search.records import Candidate, Phase, Recommendation, TrialRecord
 
 if TYPE_CHECKING:
     from search.describe import Description
@@ -49,16 +50,15 @@ def print_recommendation(recommendation: Recommendation) -> None:
     # Here, because it brings SciPy, and `podium --help` should not wait for that.
     from search.selection import percent, points
 
-    names = [
-        "baseline" if r.candidate.is_baseline else r.candidate.config.config_id
-        for r in recommendation.ranked
-    ]
+    names = [_candidate_name(r.candidate) for r in recommendation.ranked]
     rows = [
         {
             "candidate": name,
             "parameters": f"{r.candidate.parameters:,}",
             "validation": percent(r.candidate.mean),
             "standard error": points(r.standard_error),
+            "gap": points(r.candidate.gap),
+            "latency": f"{r.candidate.latency_ms:.2f} ms",
             "configuration": r.candidate.config.summary,
         }
         for name, r in zip(names, recommendation.ranked, strict=True)
@@ -68,6 +68,36 @@ def print_recommendation(recommendation: Recommendation) -> None:
     for name, r in zip(names, recommendation.ranked, strict=True):
         tell(f"- {name}: {r.reason[0].lower()}{r.reason[1:]}")
     tell(recommendation.summary)
+    known = {r.candidate.config.config_id: r.candidate for r in recommendation.ranked}
+    # The runner-up may be the baseline: once is enough.
+    for comparison in {c.config_id: c for c in recommendation.comparisons}.values():
+        rival = f"the {comparison.rival}"
+        if comparison.rival == "runner-up":
+            rival += f" {_candidate_name(known[comparison.config_id])}"
+        tell(f"Probability that it is better than {rival}: {percent(comparison.better)}.")
+
+
+def _candidate_name(candidate: Candidate) -> str:
+    if candidate.is_baseline:
+        return "baseline"
+    return f"{candidate.config.config_id}{' (champion)' if candidate.is_champion else ''}"
+
+
+def timestamp(milliseconds: int) -> str:
+    """A moment as people read it, in UTC."""
+    return datetime.fromtimestamp(milliseconds / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def test_log_meaning(counts: Mapping[str, int]) -> str:
+    """What it means that test splits were opened so often, by fingerprint."""
+    again = {fingerprint: count for fingerprint, count in counts.items() if count > 1}
+    if not again:
+        return "Each test split was opened once: its figures are as good as new data would give."
+    most = ", ".join(f"{fingerprint} {count} times" for fingerprint, count in again.items())
+    return (
+        f"Opened more than once: {most}. Whatever was decided after an earlier look may fit these "
+        "images better than new ones; treat the later figures as optimistic."
+    )
 
 
 def print_description(description: Description) -> None:

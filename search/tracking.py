@@ -10,14 +10,15 @@ import socket
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from search.ledger import Delivery, Ledger
-from search.records import Measures, State, TrackingError, TrialRecord, one_line
+from search.records import Measures, Opening, State, TrackingError, TrialRecord, one_line
 from search.settings import TrackingSettings, without_password
 
 if TYPE_CHECKING:
@@ -161,7 +162,10 @@ class Tracker:
         self._thread = threading.Thread(target=self._drain, name="podium-tracker", daemon=True)
         self._client: MlflowClient | None = None
         self._experiment_id = self._run_id = ""
+        self._openings_told = 0
         self.trouble: str | None = None
+        self.on_reached: Callable[[MlflowClient], None] = lambda _: None
+        """Called once, from the background thread, when MLflow was reached; must not raise."""
 
     def start(self) -> None:
         """Begins to drain, in the background."""
@@ -241,6 +245,7 @@ class Tracker:
                 self._begin()
                 while self._deliver_round():
                     pass
+                self._deliver_openings()
                 self.trouble = None
             except Exception as error:  # noqa: BLE001 - MLflow's trouble is never the study's
                 self.trouble = one_line(error)
@@ -267,6 +272,7 @@ class Tracker:
             self._log_params(run_id, self._params)
             self.client.log_inputs(run_id, datasets=[self._dataset()])
             self._run_id = run_id
+            self.on_reached(self._client)
 
     def _create_run(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
         run = self.client.create_run(
@@ -308,6 +314,19 @@ class Tracker:
             raise refusal
         # A trial still running stays undelivered only while something new comes in.
         return delivered == TRIALS_PER_ROUND
+
+    def _deliver_openings(self) -> None:
+        """Tags the parent run with each time that the study opened the test split."""
+        from mlflow.entities import RunTag
+
+        openings = [o for o in self._ledger.openings() if o.study == self._study]
+        tags = [
+            RunTag(f"podium.test_opened.{number}", _opening_in_words(opening))
+            for number, opening in enumerate(openings, 1)
+        ]
+        for part in _chunks(tags[self._openings_told :], PARAMS_PER_BATCH):
+            self.client.log_batch(self._run_id, tags=part)
+        self._openings_told = len(openings)
 
     def _deliver(self, delivery: Delivery) -> None:
         from mlflow.entities import Metric, RunTag
@@ -363,6 +382,11 @@ class Tracker:
             "podium.state": State.RUNNING,
             **({"podium.experiment": trial.experiment} if trial.experiment else {}),
         }
+
+
+def _opening_in_words(opening: Opening) -> str:
+    when = datetime.fromtimestamp(opening.opened_ms / 1000, UTC).isoformat(timespec="seconds")
+    return f"{when} {opening.fingerprint} {opening.reason}"
 
 
 def config_params(trial: TrialRecord) -> dict[str, Any]:

@@ -1,15 +1,22 @@
-"""The verdict: what the test split says of the recommended model and the baseline."""
+"""The verdict: what the test split says of the recommended model, the baseline and the champion."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from search.inference import (
+    holm,
+    mcnemar_p_value,
+    paired_proportions,
+    wilson_interval,
+)
 from search.metrics import measure
-from search.records import Interval, Recommendation, Verdict
-from search.selection import mcnemar_p_value, percent, points, wilson_interval
+from search.records import Contest, Interval, Recommendation, Tested, Verdict
+from search.selection import called, percent, points
 
 SIGNIFICANT = 0.05
 
@@ -21,35 +28,67 @@ def judge(
     *,
     openings: int,
     data: str,
+    rivals: Mapping[str, str],
 ) -> Verdict:
-    """Compares both models on the same test images.
+    """Compares the recommended model with its rivals on the same test images.
 
     Args:
         recommendation: made without these images.
-        probabilities: float32 (n, classes) by config_id, of the recommended and the baseline.
+        probabilities: float32 (n, classes) by name: of "recommended" and of each rival.
         labels: int32 (n,).
         openings: of this test split so far, this one included.
         data: name of the data set.
+        rivals: "baseline" and "champion", as far as they are compared, each with its name for
+            people.
     """
-    winner, baseline = recommendation.winner, recommendation.baseline
-    first = probabilities[winner.config.config_id]
+    first = probabilities["recommended"]
     right = first.argmax(axis=1) == labels
-    baseline_right = probabilities[baseline.config.config_id].argmax(axis=1) == labels
-    only_first = int((right & ~baseline_right).sum())
-    only_baseline = int((~right & baseline_right).sum())
-    accuracy = wilson_interval(int(right.sum()), len(labels))
-    baseline_accuracy = wilson_interval(int(baseline_right.sum()), len(labels))
-    p_value = mcnemar_p_value(only_first, only_baseline)
+    contests = []
+    for rival in (name for name in ("baseline", "champion") if name in rivals):
+        rival_right = probabilities[rival].argmax(axis=1) == labels
+        only_first = int((right & ~rival_right).sum())
+        only_rival = int((~right & rival_right).sum())
+        contests.append((rival, only_first, only_rival, mcnemar_p_value(only_first, only_rival)))
+    adjusted = holm([p for *_, p in contests])
+    tested = examined(first, labels)
+    held = tuple(
+        Contest(
+            rival=rival,
+            name=rivals[rival],
+            tested=examined(probabilities[rival], labels),
+            difference=paired_proportions(only_first, only_rival, len(labels)),
+            only_recommended_right=only_first,
+            only_rival_right=only_rival,
+            p_value=p_value,
+            adjusted_p=adjusted_p,
+        )
+        for (rival, only_first, only_rival, p_value), adjusted_p in zip(
+            contests, adjusted, strict=True
+        )
+    )
     return Verdict(
-        accuracy=accuracy,
-        baseline_accuracy=baseline_accuracy,
-        measures=measure(labels, first),
-        only_recommended_right=only_first,
-        only_baseline_right=only_baseline,
-        p_value=p_value,
+        tested=tested,
+        contests=held,
         images=len(labels),
         openings=openings,
-        sentence=_sentence(recommendation, accuracy, baseline_accuracy, p_value, data),
+        headline=_headline(recommendation, tested.accuracy, held),
+        sentence=_sentence(recommendation, tested.accuracy, held, data),
+    )
+
+
+def examined(probabilities: NDArray[np.float32], labels: NDArray[np.int32]) -> Tested:
+    """What one model does on labelled images, with intervals."""
+    measures = measure(labels, probabilities)
+    counts = [sum(row) for row in measures.confusion]
+    return Tested(
+        accuracy=wilson_interval(
+            sum(row[i] for i, row in enumerate(measures.confusion)), len(labels)
+        ),
+        measures=measures,
+        recalls=tuple(
+            wilson_interval(row[i], count)
+            for i, (row, count) in enumerate(zip(measures.confusion, counts, strict=True))
+        ),
     )
 
 
@@ -64,28 +103,94 @@ def with_interval(interval: Interval) -> str:
 def _sentence(
     recommendation: Recommendation,
     accuracy: Interval,
-    baseline_accuracy: Interval,
-    p_value: float,
+    contests: tuple[Contest, ...],
     data: str,
 ) -> str:
-    winner, baseline = recommendation.winner, recommendation.baseline
+    winner = recommendation.winner
     measured = f"{with_interval(accuracy)} of the locked {data} test images right"
-    if winner.is_baseline:
+    against = "; ".join(map(_against, contests))
+    size = ""
+    if not winner.is_baseline:
+        others = recommendation.baseline.parameters
+        size = f", with {winner.parameters:,} parameters against {others:,} of the baseline"
+    return (
+        f"{_opening(recommendation, contests)} gets {measured}{': ' if against else ''}"
+        f"{against}{size}."
+    )
+
+
+def _headline(
+    recommendation: Recommendation, accuracy: Interval, contests: tuple[Contest, ...]
+) -> str:
+    """What to do, for whoever reads one sentence only."""
+    winner = recommendation.winner
+    right = f"{percent(accuracy.value)} of the test images right"
+    better, decisive = _surely_better(contests), contests[-1] if contests else None
+    if better is not None:
+        theirs = percent(better.tested.accuracy.value)
+        advice = (
+            "Keep the champion"
+            if better.rival == "champion"
+            else "Look again before you ship, for the baseline is better"
+        )
+        ours = percent(accuracy.value)
+        return f"{advice}: it gets {theirs} of the test images right, the new model {ours}."
+    if winner.is_champion:
+        return f"Keep the champion's configuration: nothing better was found. It gets {right}."
+    if decisive is None:
+        return f"Keep the baseline: nothing better was found. It gets {right}."
+    theirs = f"{percent(decisive.tested.accuracy.value)} of the {decisive.rival}"
+    if _surely(decisive):
+        return f"Ship the new model: it gets {right}, against {theirs}."
+    return (
+        f"The new model is recommended, but not proven better than the {decisive.rival}: it gets "
+        f"{right}, against {theirs}."
+    )
+
+
+def _surely_better(contests: tuple[Contest, ...]) -> Contest | None:
+    """Who beats the recommended model beyond chance; the champion before the baseline."""
+    return next((c for c in reversed(contests) if _surely(c) and c.difference.value < 0), None)
+
+
+def _opening(recommendation: Recommendation, contests: tuple[Contest, ...]) -> str:
+    """Yes, no, or that it cannot be told; the champion, where there is one, decides."""
+    winner, decisive = recommendation.winner, contests[-1] if contests else None
+    name = called(winner)
+    better = _surely_better(contests)
+    if better is not None and better.rival == "champion":
+        return f"Keep the champion: it is better on the test split than {name}, which"
+    if better is not None:
+        return (
+            f"Look again before you ship {name}: the baseline is better on the test split. "
+            "The chosen model"
+        )
+    if winner.is_champion:
+        return "Keep the champion's configuration: nothing confirmed was a better choice. It"
+    if winner.is_baseline and decisive is None:
         return (
             "Keep the baseline: no confirmed configuration was a better choice under the policy "
-            f"{recommendation.policy}. It gets {measured}."
+            f"{recommendation.policy}. It"
         )
-    difference = accuracy.value - baseline_accuracy.value
-    side = "more" if difference >= 0 else "fewer"
-    name = f"configuration {winner.config.config_id}"
-    if p_value >= SIGNIFICANT:
-        opening = f"Recommended: {name}; the test split does not tell it from the baseline. It"
-        sure = f"which chance alone could explain (exact McNemar test, p = {p_value:.2f})"
-    else:
-        opening = f"Ship {name}: it" if difference > 0 else f"Look again before you ship {name}: it"
-        sure = f"more than chance explains (exact McNemar test, p = {p_value:.2g})"
+    if decisive is not None and not _surely(decisive):
+        return (
+            f"Recommended: {name}; the test split does not tell it from the {decisive.rival}. "
+            "The recommended model"
+        )
+    return f"Ship {name}: it"
+
+
+def _surely(contest: Contest) -> bool:
+    return contest.adjusted_p < SIGNIFICANT
+
+
+def _against(contest: Contest) -> str:
+    difference = contest.difference.value
+    if math.isclose(difference, 0, abs_tol=1e-12):
+        return f"as many as the {contest.rival}"
+    side = "more" if difference > 0 else "fewer"
+    sure = "more than chance explains" if _surely(contest) else "which chance alone could explain"
     return (
-        f"{opening} gets {measured}, {points(abs(difference))} {side} than the baseline "
-        f"({percent(baseline_accuracy.value)}), {sure}, with {winner.parameters:,} parameters "
-        f"against {baseline.parameters:,}."
+        f"{points(abs(difference))} {side} than the {contest.rival} "
+        f"({percent(contest.tested.accuracy.value)}), {sure}"
     )

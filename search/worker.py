@@ -10,11 +10,13 @@ import traceback
 import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.backend import keras
+from search.costs import measure_costs
 from search.data import TrainingData
 from search.inspection import inspect
 from search.model import Build, build_network
@@ -24,6 +26,7 @@ from search.records import (
     Examined,
     Inspection,
     Job,
+    Timing,
     TrialFailed,
     TrialRecord,
     WorkerReport,
@@ -35,6 +38,8 @@ from search.trainer import Task, Trainer, TrainingRun, limit_resources
 STRETCH_SECONDS = 1.0
 """A report is sent at every rung, and otherwise when this much time has gone by."""
 EXAMINATION_BATCH = 1000
+REFERENCE_IMAGES = 32
+REFERENCE_FILE = "reference.npz"
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ class Worker:
             if isinstance(self._job, Assignment):
                 return self._train(self._job)
             if isinstance(self._job, Examination):
-                return WorkerReport(os.getpid(), final=True, examined=examine(self._job))
+                examined = examine(self._job, self._context.data)
+                return WorkerReport(os.getpid(), final=True, examined=examined)
+            if isinstance(self._job, Timing):
+                return WorkerReport(os.getpid(), final=True, timed=measure_costs(self._job))
             if isinstance(self._job, Inspection):
                 inspected = inspect(self._job, self._context.data)
                 return WorkerReport(os.getpid(), final=True, inspected=inspected)
@@ -121,8 +129,13 @@ class Worker:
         return Task(job.config, self._build, context.space.name, splits, job.seed, job.max_epochs)
 
 
-def examine(job: Examination) -> Examined:
-    """Lets each model classify the images, and prepares the one to ship for MLflow."""
+def examine(job: Examination, data: TrainingData) -> Examined:
+    """Lets each model classify the images, and prepares the one to ship for MLflow.
+
+    Args:
+        job: what to examine.
+        data: what the models were trained on; gives the package its example and its classes.
+    """
     probabilities: dict[str, NDArray[np.float32]] = {}
     package = b""
     with tempfile.TemporaryDirectory() as name:
@@ -131,22 +144,29 @@ def examine(job: Examination) -> Examined:
             path = folder / "model.keras"
             path.write_bytes(content)
             model = keras.models.load_model(path, safe_mode=True)
-            images = job.images.astype(np.float32)
-            probabilities[key] = model.predict(images, batch_size=EXAMINATION_BATCH, verbose=0)
+            probabilities[key] = _predict(model, job.images)
             if key == job.ship:
-                _write_package(model, images[:1], job.requirements, folder / "package")
+                write_package(model, data, job.requirements, folder / "package")
                 package = _zipped(folder / "package")
     return Examined(probabilities, package)
 
 
-def _write_package(
-    model: keras.Model, example: NDArray[np.float32], requirements: tuple[str, ...], path: Path
+def _predict(model: keras.Model, images: NDArray[Any]) -> NDArray[np.float32]:
+    answers = model.predict(images.astype(np.float32), batch_size=EXAMINATION_BATCH, verbose=0)
+    return np.asarray(answers, np.float32)
+
+
+def write_package(
+    model: keras.Model, data: TrainingData, requirements: tuple[str, ...], path: Path
 ) -> None:
     """Writes an MLflow model folder; nothing is sent anywhere.
 
+    By the side of the model are the first images of the pool with what the model says of them, so
+    that whoever loads it elsewhere can tell whether it still says the same.
+
     Args:
         model: takes float32 (n, h, w, c), gives float32 (n, classes).
-        example: one image as the model takes it, a batch of one.
+        data: gives the example and the names of the classes.
         requirements: pip requirements; without them MLflow would import everything once more.
         path: a folder that does not exist.
     """
@@ -154,7 +174,8 @@ def _write_package(
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
-    inputs = TensorSpec(np.dtype(np.float32), (-1, *example.shape[1:]))
+    images = data.images[:REFERENCE_IMAGES].astype(np.float32)
+    inputs = TensorSpec(np.dtype(np.float32), (-1, *images.shape[1:]))
     outputs = TensorSpec(np.dtype(np.float32), (-1, model.output_shape[1]))
     # MLflow writes the example before it makes the folder.
     path.mkdir()
@@ -162,9 +183,15 @@ def _write_package(
         model,
         str(path),
         signature=ModelSignature(Schema([inputs]), Schema([outputs])),
-        input_example=example,
+        input_example=images[:1],
         pip_requirements=list(requirements),
+        metadata={
+            "data": data.name,
+            "classes": list(data.classes),
+            "image_shape": list(data.image_shape),
+        },
     )
+    np.savez_compressed(path / REFERENCE_FILE, images=images, probabilities=_predict(model, images))
 
 
 def _zipped(folder: Path) -> bytes:

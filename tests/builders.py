@@ -13,10 +13,13 @@ from search.comparison import Repetition
 from search.records import (
     Assignment,
     Candidate,
+    Costs,
+    Criteria,
     EpochReport,
     Examination,
     Examined,
     Inspected,
+    Latency,
     Layer,
     Measures,
     Phase,
@@ -129,14 +132,39 @@ def make_config(units: int) -> TrialConfig:
     return TrialConfig(hidden=(units,))
 
 
+def make_costs(latency_ms: float = 1.0, **values: Any) -> Costs:
+    """`latency_ms` is the median for one image; the other times follow from it."""
+    fields: dict[str, Any] = {
+        "file_bytes": 50_000,
+        "single": Latency(latency_ms, 2 * latency_ms),
+        "batch": Latency(10 * latency_ms, 15 * latency_ms),
+    }
+    return Costs(**(fields | values))
+
+
 def make_candidate(
     accuracies: Sequence[float],
     parameters: int = 1_000,
     *,
     is_baseline: bool = False,
     units: int = 0,
+    is_champion: bool = False,
+    gaps: Sequence[float] | float = (),
+    recalls: Sequence[float] = (),
+    costs: Costs | float | None = None,
 ) -> Candidate:
-    """A confirmed configuration; distinct `units` (by default `parameters`) are distinct ones."""
+    """A confirmed configuration; distinct `units` (by default `parameters`) are distinct ones.
+
+    Args:
+        accuracies: validation accuracy of each run.
+        parameters: of the network.
+        is_baseline: whether it is the default configuration, which no search found.
+        units: makes it another configuration where `parameters` are the same.
+        is_champion: whether it is the configuration of the champion.
+        gaps: of each run, or one for all of them; by default not known.
+        recalls: of each class; by default not known.
+        costs: or the median milliseconds for one image; by default not measured.
+    """
     return Candidate(
         config=make_config(units or parameters),
         accuracies=tuple(accuracies),
@@ -144,11 +172,15 @@ def make_candidate(
         parameters=parameters,
         search_accuracy=None if is_baseline else max(accuracies),
         is_baseline=is_baseline,
+        is_champion=is_champion,
+        gaps=(gaps,) * len(accuracies) if isinstance(gaps, int | float) else tuple(gaps),
+        recalls=tuple(recalls),
+        costs=make_costs(costs) if isinstance(costs, int | float) else costs,
     )
 
 
 def make_recommendation(*candidates: Candidate, policy: str = "best-mean") -> Recommendation:
-    return recommend(candidates, policy, VALIDATION_FRACTION)
+    return recommend(candidates, Criteria(policy), VALIDATION_FRACTION)
 
 
 def make_space(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,14 +15,19 @@ from search.director import HOPELESS_AFTER, StudyDirector
 from search.ledger import Ledger
 from search.records import (
     Assignment,
+    Champion,
     ConfigError,
+    Costs,
     EpochReport,
     Examination,
     Examined,
     Inspection,
+    Job,
+    Latency,
     Phase,
     State,
     StudyFailed,
+    Timing,
     WorkerReport,
 )
 from search.sampler import Sampler
@@ -33,6 +39,7 @@ from tests.builders import make_inspected, make_totals
 
 SPACE = open_space(find_space("mlp"))
 INSPECTED = make_inspected()
+COSTS = Costs(1_000, Latency(0.5, 0.9), Latency(5.0, 9.0))
 Make = Callable[..., StudyDirector]
 
 
@@ -48,7 +55,9 @@ def ledger(tmp_path: Path) -> Ledger:
 
 @pytest.fixture
 def make(data: LoadedData, ledger: Ledger) -> Make:
-    def build(space: Space = SPACE, **values: object) -> StudyDirector:
+    def build(
+        space: Space = SPACE, champion: Champion | None = None, **values: object
+    ) -> StudyDirector:
         settings = StudySettings.model_validate(
             {"trials": 6, "max_epochs": 6, "finalists": 2, "confirm_seeds": 2, **values}
         )
@@ -64,6 +73,7 @@ def make(data: LoadedData, ledger: Ledger) -> Make:
             requirements=(),
             now_ms=lambda: 1,
             notify=lambda: None,
+            champion=lambda: champion,
         )
 
     return build
@@ -86,6 +96,18 @@ def _examined(job: Examination, data: LoadedData) -> Examined:
     )
 
 
+def _answer(director: StudyDirector, job: Job, data: LoadedData) -> None:
+    """What a worker says of anything but a trial."""
+    report = WorkerReport(1, final=True)
+    if isinstance(job, Timing):
+        report = replace(report, timed=dict.fromkeys(job.models, COSTS))
+    elif isinstance(job, Examination):
+        report = replace(report, examined=_examined(job, data))
+    elif isinstance(job, Inspection):
+        report = replace(report, inspected=INSPECTED)
+    assert not director.on_report(job, report)
+
+
 def _run(
     director: StudyDirector, data: LoadedData, score: Callable[[Assignment], float]
 ) -> list[Assignment]:
@@ -93,13 +115,11 @@ def _run(
     jobs = []
     while not director.is_finished():
         job = director.next_job()
-        if isinstance(job, Examination):
-            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
-        elif isinstance(job, Inspection):
-            director.on_report(job, WorkerReport(1, final=True, inspected=INSPECTED))
-        elif job is not None:
+        if isinstance(job, Assignment):
             jobs.append(job)
             _finish(director, job, score(job))
+        elif job is not None:
+            _answer(director, job, data)
     return jobs
 
 
@@ -223,10 +243,8 @@ def test_a_finalist_that_fails_in_confirmation_is_no_candidate(
     while not director.is_finished():
         job = director.next_job()
         assert job is not None
-        if isinstance(job, Examination):
-            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
-        elif isinstance(job, Inspection):
-            director.on_report(job, WorkerReport(1, final=True, inspected=INSPECTED))
+        if not isinstance(job, Assignment):
+            _answer(director, job, data)
         elif job.phase is Phase.CONFIRM and job.config != SPACE.baseline_config() and not failed:
             failed = job.config.config_id
             director.on_report(job, WorkerReport(1, final=True, failure="diverged"))
@@ -256,6 +274,10 @@ def _confirm(
         assert job is not None
         if isinstance(job, Examination):
             return job
+        if isinstance(job, Timing):
+            director.on_crash(job, "killed")
+            continue
+        assert isinstance(job, Assignment)
         if job.config != SPACE.baseline_config():
             _finish(director, job, 0.9)
         elif (report := baseline(job)) is None:
@@ -329,15 +351,20 @@ def test_the_model_with_the_best_validation_of_each_candidate_is_examined(
         if isinstance(job, Examination):
             examination = job
             continue
+        if not isinstance(job, Assignment):
+            _answer(director, job, data)
+            continue
         lead = 0.0 if job.config == SPACE.baseline_config() else 0.3
         accuracy = 0.5 + lead + job.number / 100
         model = f"{job.config.config_id} {job.number}".encode() if job.keep_model else None
         director.on_report(job, _report(6, accuracy, True, model=model))
-    assert len(examination.models) == 2
-    for config_id, model in examination.models.items():
-        numbers = [int(model.split()[1])]
-        assert model.startswith(config_id.encode())
-        assert numbers[0] in (2, 4)  # the second of each candidate's two runs
+    assert director.recommendation is not None
+    recommended, baseline = director.recommendation.winner, SPACE.baseline_config()
+    assert set(examination.models) == {"recommended", "baseline"}
+    for name, config in (("recommended", recommended.config), ("baseline", baseline)):
+        config_id, number = examination.models[name].decode().split()
+        assert config_id == config.config_id
+        assert int(number) in (2, 4)  # the second of each candidate's two runs
 
 
 def test_the_longest_finalist_is_confirmed_first(make: Make, data: LoadedData) -> None:
@@ -454,8 +481,8 @@ def _until_inspection(director: StudyDirector, data: LoadedData) -> Inspection:
         assert job is not None
         if isinstance(job, Inspection):
             return job
-        if isinstance(job, Examination):
-            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
+        if not isinstance(job, Assignment):
+            _answer(director, job, data)
         else:
             model = f"model {job.number}".encode() if job.keep_model else None
             report = _report(job.max_epochs, 0.5 + job.number / 100, True, model=model)
@@ -492,7 +519,7 @@ def test_the_test_figures_of_the_shipped_model_stand_with_its_trial(
     tested = {t.number: t.tests for t in ledger.trials("s") if t.tests}
     assert list(tested) == [director.shipped.number]
     [result] = tested[director.shipped.number]
-    assert (result.epoch, result.measures) == (6, director.verdict.measures)
+    assert (result.epoch, result.measures) == (6, director.verdict.tested.measures)
 
 
 @pytest.mark.parametrize("how", ["fails", "crashes"])
@@ -517,10 +544,11 @@ def test_a_study_is_settled_once_its_verdict_stands(make: Make, data: LoadedData
         assert not director.is_settled()
         job = director.next_job()
         assert not isinstance(job, Inspection)
-        if isinstance(job, Examination):
-            director.on_report(job, WorkerReport(1, final=True, examined=_examined(job, data)))
-        elif job is not None:
+        assert job is not None
+        if isinstance(job, Assignment):
             _finish(director, job, 0.5)
+        else:
+            _answer(director, job, data)
     assert director.is_settled()
 
 
@@ -570,3 +598,141 @@ def test_a_listed_grid_is_searched_through_once(make: Make, data: LoadedData) ->
     searched = [job.config for job in jobs if job.phase is Phase.SEARCH]
     assert len(searched) == len(set(searched)) == 4
     assert TrialConfig(batch_size=10, optimizer="sgd") in searched
+
+
+# Costs, the champion, constraints
+
+
+def _make_champion(data: LoadedData, **values: object) -> Champion:
+    fields: dict[str, object] = {
+        "name": "podium-digits",
+        "version": "3",
+        "study": "earlier",
+        "config": TrialConfig(hidden=(77,)),
+        "space": "mlp",
+        "test_fingerprint": data.test.fingerprint,
+        "model": b"champion's own",
+    }
+    return Champion(**(fields | values))  # type: ignore[arg-type]
+
+
+def _until(director: StudyDirector, data: LoadedData, kind: type[Job]) -> Job:
+    """Runs until a job of some kind is handed out, and returns that."""
+    while True:
+        job = director.next_job()
+        assert job is not None
+        if isinstance(job, kind):
+            return job
+        if isinstance(job, Assignment):
+            _finish(director, job, 0.5 + job.number / 100)
+        else:
+            _answer(director, job, data)
+
+
+def test_costs_are_measured_once_of_every_candidate_when_nothing_else_is_under_way(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    job = _until(director, data, Timing)
+    assert isinstance(job, Timing)
+    confirmed = {t.config.config_id for t in ledger.trials("s") if t.phase is Phase.CONFIRM}
+    assert set(job.models) == confirmed
+    assert job.image_shape == (8, 8, 1)
+    assert {t.state for t in ledger.trials("s")} == {State.COMPLETED}
+    assert director.next_job() is None, "the other workers wait until the timing is over"
+    _answer(director, job, data)
+    assert ledger.costs("s") == dict.fromkeys(confirmed, COSTS)
+    assert isinstance(director.next_job(), Examination)
+    assert director.recommendation is not None
+    assert {r.candidate.costs for r in director.recommendation.ranked} == {COSTS}
+
+
+@pytest.mark.parametrize("how", ["fails", "crashes"])
+def test_a_study_stands_without_costs(
+    make: Make, data: LoadedData, ledger: Ledger, how: str
+) -> None:
+    director = make()
+    job = _until(director, data, Timing)
+    if how == "fails":
+        assert not director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
+    else:
+        director.on_crash(job, "out of memory")
+    _run(director, data, lambda job: 0.5)
+    assert director.verdict is not None
+    assert ledger.costs("s") == {}
+
+
+def test_the_champions_configuration_is_confirmed_and_its_own_model_is_tested(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    champion = _make_champion(data)
+    director = make(champion=champion)
+    examination = _until(director, data, Examination)
+    assert isinstance(examination, Examination)
+    confirmed = [t.config for t in ledger.trials("s") if t.phase is Phase.CONFIRM]
+    assert confirmed.count(TrialConfig(hidden=(77,))) == 2, "on each of the two seeds"
+    assert set(examination.models) == {"recommended", "baseline", "champion"}
+    assert examination.models["champion"] == b"champion's own"
+    _answer(director, examination, data)
+    assert director.verdict is not None
+    contest = director.verdict.against("champion")
+    assert contest is not None
+    assert contest.name == "models:/podium-digits/3"
+    assert director.recommendation is not None
+    assert [r.candidate.is_champion for r in director.recommendation.ranked].count(True) == 1
+    assert len(ledger.openings(data.test.fingerprint)) == 1, "one look for all three"
+
+
+def test_a_champion_that_was_judged_on_other_images_is_not_tested_on_these(
+    make: Make, data: LoadedData
+) -> None:
+    director = make(champion=_make_champion(data, test_fingerprint="other"))
+    examination = _until(director, data, Examination)
+    assert isinstance(examination, Examination)
+    assert set(examination.models) == {"recommended", "baseline"}
+
+
+def test_a_champion_of_which_the_configuration_is_not_known_is_tested_but_not_confirmed(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(champion=_make_champion(data, config=None))
+    examination = _until(director, data, Examination)
+    assert isinstance(examination, Examination)
+    assert "champion" in examination.models
+    confirmed = {t.config for t in ledger.trials("s") if t.phase is Phase.CONFIRM}
+    assert len(confirmed) == 3
+
+
+def test_a_champion_with_the_baselines_configuration_is_confirmed_once(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(champion=_make_champion(data, config=SPACE.baseline_config()))
+    _run(director, data, lambda job: 0.5 + job.number / 100)
+    confirmed = [t.config for t in ledger.trials("s") if t.phase is Phase.CONFIRM]
+    assert confirmed.count(SPACE.baseline_config()) == 2
+    assert director.recommendation is not None
+    assert director.recommendation.baseline.is_champion
+
+
+def test_what_is_too_large_is_no_finalist(make: Make, data: LoadedData, ledger: Ledger) -> None:
+    """It could not be recommended, so that confirming it would be wasted."""
+    director = make(max_params=500)
+    while len([t for t in ledger.trials("s") if t.ended_ms]) < 6:
+        job = director.next_job()
+        assert isinstance(job, Assignment)
+        report = _report(job.max_epochs, 0.5 + job.number / 100, True)
+        assert report.totals is not None
+        size = 1_000 if job.number in (4, 5) else 100
+        director.on_report(job, replace(report, totals=replace(report.totals, parameters=size)))
+    confirming = {getattr(director.next_job(), "config", None) for _ in range(6)}
+    searched = {t.number: t.config for t in ledger.trials("s")}
+    assert confirming == {searched[3], searched[2], SPACE.baseline_config()}
+
+
+def test_constraints_that_nothing_meets_fail_the_study_before_the_test_split_is_opened(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(max_latency_ms=0.1)
+    with pytest.raises(StudyFailed, match=r"max-latency-ms 0\.1"):
+        _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert ledger.openings(data.test.fingerprint) == []

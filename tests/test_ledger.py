@@ -16,7 +16,16 @@ from sqlalchemy.exc import IntegrityError
 
 from search import ledger as ledger_module
 from search.ledger import SCHEMA_VERSION, Ledger
-from search.records import ConfigError, EpochReport, Opening, Phase, State, TestResult
+from search.records import (
+    ConfigError,
+    Costs,
+    EpochReport,
+    Latency,
+    Opening,
+    Phase,
+    State,
+    TestResult,
+)
 from spaces.config import TrialConfig
 from tests.builders import make_assignment, make_epoch, make_measures, make_report, make_totals
 
@@ -544,6 +553,25 @@ def test_openings_of_a_test_split_are_counted_across_studies_in_order(
     assert again.openings("split-a") == openings
     assert len(again.openings("split-b")) == 1
     assert again.openings("split-c") == []
+    assert [o.fingerprint for o in again.openings()] == ["split-a"] * 3 + ["split-b"]
+
+
+# Costs
+
+
+def test_costs_are_kept_by_study_and_configuration_and_replaced_when_measured_again(
+    ledger: Ledger, reopen: Callable[[], Ledger]
+) -> None:
+    for study in ("first", "second"):
+        ledger.begin_study(study, {}, {}, 1)
+    old = Costs(1_000, Latency(0.5, 0.9), Latency(5.0, 9.0))
+    new = Costs(1_000, Latency(0.25, 0.75), Latency(4.0, 8.0))
+    ledger.record_costs("first", {"a": old, "b": old})
+    ledger.record_costs("first", {"a": new})
+    ledger.record_costs("second", {})
+    again = reopen()
+    assert again.costs("first") == {"a": new, "b": old}
+    assert again.costs("second") == {}
 
 
 # Files that are no ledger

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import base64
+import hashlib
+import io
+import json
+import re
 from collections import Counter
 from dataclasses import replace
 from html import unescape
@@ -7,89 +12,82 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from search.records import Interval, Phase, Recommendation, State, TrialRecord, Verdict
+from search.data import TrainingData
+from search.page.article import ReportContent
+from search.page.mistakes import MOST_CLASSES, data_uri
+from search.page.searched import BEST_TRIALS
+from search.records import Criteria, Interval, Opening, Phase, State, TrialRecord
 from search.registry import RegisteredModel
-from search.report import BEST_TRIALS, ReportContent, count_trials, write_report
+from search.report import count_trials, write_report
 from spaces.config import TrialConfig
-from tests.builders import (
-    make_candidate,
-    make_config,
-    make_measures,
-    make_recommendation,
-    make_totals,
-    make_trial,
+from tests.builders import make_config, make_inspected, make_measures, make_totals, make_trial
+from tests.pages import (
+    make_candidates,
+    make_confirmations,
+    make_content,
+    make_contest,
+    make_decision,
+    make_search,
+    make_verdict,
 )
 
 SCRIPT = "<script>alert(1)</script>"
-BASELINE = make_candidate([0.80, 0.81, 0.82], 1_234, is_baseline=True, units=128)
-WINNER = make_candidate([0.90, 0.91, 0.92], 56_789)
-VERDICT = Verdict(
-    accuracy=Interval(0.95, 0.93, 0.97),
-    baseline_accuracy=Interval(0.85, 0.82, 0.88),
-    measures=make_measures(f1_macro=0.9432),
-    only_recommended_right=71,
-    only_baseline_right=17,
-    p_value=0.00012,
-    images=1_360,
-    openings=1,
-    sentence="Ship the candidate that the verdict names, because it is better.",
-)
-
-
-def trials() -> list[TrialRecord]:
-    stopped = {"state": State.STOPPED, "epochs_trained": 2}
-    return [
-        make_trial(0, config=make_config(10), val_accuracy=0.71),
-        make_trial(1, config=make_config(11), val_accuracy=0.93),
-        make_trial(2, config=make_config(12), val_accuracy=0.55, rung=2, **stopped),
-        make_trial(3, config=make_config(13), val_accuracy=0.56, rung=6, **stopped),
-        make_trial(4, config=make_config(14), val_accuracy=0.54, rung=2, **stopped),
-        make_trial(5, state=State.FAILED, totals=None, reason="boom", epochs_trained=0),
-        make_trial(6, phase=Phase.CONFIRM, config=make_config(11), val_accuracy=0.999),
-    ]
-
-
-def content(**values: Any) -> ReportContent:
-    fields: dict[str, Any] = {
-        "study": "my-study",
-        "trials": trials(),
-        "recommendation": make_recommendation(WINNER, BASELINE),
-        "verdict": VERDICT,
-        "command": "podium run --trials 6 --data digits",
-        "facts": {
-            "data": "digits",
-            "image_shape": [8, 8, 1],
-            "classes": 10,
-            "versions": {"python": "3.11.7", "numpy": "2.4"},
-        },
-    }
-    return ReportContent(**(fields | values))
-
-
-def written(folder: Path, **values: Any) -> tuple[str, str]:
-    """The page as Markdown and as HTML."""
-    markdown, html = write_report(content(**values), folder)
-    return markdown.read_text(encoding="utf-8"), html.read_text(encoding="utf-8")
+BOTH = pytest.mark.parametrize("kind", [0, 1], ids=["markdown", "html"])
+SEARCH_ONLY: dict[str, Any] = {"recommendation": None, "verdict": None, "champion": None}
+CHAPTERS = [
+    "The decision",
+    "On the test images, against champion and baseline",
+    "Train, validation, test",
+    "What was searched",
+    "Which hyperparameters mattered",
+    "Where it errs",
+    "How far its confidence can be trusted",
+    "What it costs",
+    "Intended use, risks, and what it is not for",
+    "What would change the decision",
+    "Reproduce, promote, roll back",
+]
 
 
 class Page(HTMLParser):
-    """Counts the tags of a page and collects its text; fails on a tag that is not closed."""
+    """A page's tags, text, headings, tables and charts; fails on a tag that is not closed."""
 
-    VOID = ("meta", "br")
+    VOID = ("meta", "br", "img", "link")
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: Counter[str] = Counter()
         self.open: list[str] = []
-        self.text = ""
+        self.headings: list[str] = []
+        self.images: list[dict[str, str | None]] = []
+        self.cells: list[dict[str, str | None]] = []
+        self.ids: list[str] = []
+        self.policy = self.words = ""
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.feed(html)
         self.close()
         assert not self.open
+        self.text = " ".join(self.words.split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
         self.tags[tag] += 1
+        if given.get("id"):
+            self.ids.append(str(given["id"]))
+        if tag == "meta" and given.get("http-equiv") == "Content-Security-Policy":
+            self.policy = str(given["content"])
+        if tag == "script":
+            self.scripts.append((given, ""))
+        if tag in ("h1", "h2", "h3"):
+            self.headings.append(tag)
+        if tag == "img":
+            self.images.append(given)
+        if tag == "th":
+            self.cells.append(given)
         if tag not in self.VOID:
             self.open.append(tag)
 
@@ -97,278 +95,791 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        self.text += data
+        if self.open[-1:] == ["script"]:
+            given, text = self.scripts[-1]
+            self.scripts[-1] = (given, text + data)
+        elif self.open[-1:] != ["style"]:
+            self.words += data
+
+    @property
+    def drawn(self) -> dict[str, Any]:
+        """The figures by the id of their chart."""
+        [found] = [text for given, text in self.scripts if given.get("id") == "drawn"]
+        return {chart["id"]: chart["figure"] for chart in json.loads(found)}
 
 
-def table_rows(markdown: str) -> list[list[str]]:
-    return [
-        [cell.strip() for cell in line.strip().strip("|").split("|")]
-        for line in markdown.splitlines()
-        if line.startswith("|")
-    ]
+def written(folder: Path, content: ReportContent | None = None, **values: Any) -> tuple[str, str]:
+    """The page as Markdown and as HTML."""
+    markdown, html = write_report(content or make_content(**values), folder)
+    return markdown.read_text(encoding="utf-8"), html.read_text(encoding="utf-8")
+
+
+def said(folder: Path, kind: int, **values: Any) -> str:
+    """What people read of a page, in one line."""
+    page = written(folder, **values)[kind]
+    return Page(page).text if kind else " ".join(unescape(page).replace("**", "").split())
+
+
+def table(markdown: str, title: str) -> list[list[str]]:
+    """The rows of the table under that title, without its head."""
+    _, found, after = markdown.partition(f"### {title}\n")
+    assert found, title
+    lines = after.split("\n### ")[0].split("\n## ")[0].splitlines()
+    rows = [line.strip().strip("|").split("|") for line in lines if line.startswith("|")]
+    assert len({len(cells) for cells in rows}) == 1
+    return [[cell.strip() for cell in cells] for cells in rows][2:]
+
+
+# The two files
 
 
 def test_both_files_are_written_where_they_are_said_to_be(tmp_path: Path) -> None:
-    markdown, html = write_report(content(), tmp_path)
+    markdown, html = write_report(make_content(), tmp_path)
     assert (markdown, html) == (tmp_path / "report.md", tmp_path / "report.html")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "report.md"]
-    assert markdown.read_text().startswith("# my-study\n")
+    assert markdown.read_text().startswith("# digits-1\n")
     assert html.read_text().startswith("<!doctype html>")
 
 
 def test_writing_again_replaces_the_old_page(tmp_path: Path) -> None:
-    written(tmp_path)
-    markdown, html = written(tmp_path, study="other-study")
-    assert "my-study" not in markdown + html
+    written(tmp_path, study="the-older-one")
+    assert "the-older-one" not in "".join(written(tmp_path))
 
 
-def test_both_pages_begin_with_the_sentence_of_the_verdict(tmp_path: Path) -> None:
-    markdown, html = written(tmp_path)
-    assert markdown.splitlines()[2] == f"**{VERDICT.sentence}**"
-    assert f'<p class="verdict">{VERDICT.sentence}</p>' in html
-
-
-@pytest.mark.parametrize("kind", [0, 1], ids=["markdown", "html"])
-def test_the_page_gives_the_figures_behind_the_verdict(tmp_path: Path, kind: int) -> None:
+@BOTH
+def test_the_chapters_come_in_their_order(tmp_path: Path, kind: int) -> None:
     page = written(tmp_path)[kind]
-    for figure in ("95.00%", "93.00% to 97.00%", "85.00%", "82.00% to 88.00%"):
-        assert figure in page
-    for sentence in (
-        "1,360 images. Only the recommended model is right on 71 of them, only the baseline on 17 "
-        "(exact McNemar test: p = 0.00012). F1, macro: 0.9432.",
-        "The probability that the recommended configuration is better than the baseline, given "
-        "the paired runs, is 100.00%.",
-        "Policy: best-mean. This was opening number 1 of this test split.",
-    ):
-        assert sentence in page
+    found = re.findall(r"^## (.*)$|<h2>(.*)</h2>", page, re.MULTILINE)
+    assert [a or b for a, b in found] == CHAPTERS
 
 
-@pytest.mark.parametrize("kind", [0, 1], ids=["markdown", "html"])
-def test_an_opening_after_the_first_is_warned_of(tmp_path: Path, kind: int) -> None:
-    warning = "each further look makes its figure a little more optimistic"
-    assert warning not in written(tmp_path)[kind]
-    page = written(tmp_path, verdict=replace(VERDICT, openings=3))[kind]
-    assert f"opening number 3 of this test split: {warning}" in page
+def test_both_files_have_the_same_tables(tmp_path: Path) -> None:
+    markdown, html = written(tmp_path)
+    rows = [line for line in markdown.splitlines() if line.startswith("| ")]
+    page = Page(html)
+    # A Markdown table has one row of dashes more.
+    assert page.tags["table"] == markdown.count("\n### ") > 10
+    assert page.tags["tr"] == len(rows) - page.tags["table"]
+
+
+# The first screen
+
+
+@BOTH
+def test_the_page_begins_with_verdict_certainty_figures_and_next_step(
+    tmp_path: Path, kind: int
+) -> None:
+    text = said(tmp_path, kind)
+    front = text[text.index("Ship what") : text.index("Policy one-standard-error")]
+    order = [
+        make_verdict().headline,
+        "The evidence does not separate the recommended one from 1 other candidate:",
+        "The test images do not settle whether it is better than the baseline "
+        "(+1.39 points, 95% interval -0.61 to +3.39).",
+        "On the test images it is more accurate than the champion "
+        "(+4.17 points, 95% interval +1.39 to +6.94), beyond chance.",
+        "Right on test images",
+        "on 360 images kept aside",
+        "Against the baseline",
+        "chance could explain it",
+        "18,195",
+        "1.9 times the baseline's 9,610",
+        "1.6 ms",
+        "podium promote digits-1",
+    ]
+    places = [front.index(words) for words in order]
+    assert places == sorted(places)
+
+
+@BOTH
+def test_the_first_paragraph_names_what_the_evidence_does_not_separate(
+    tmp_path: Path, kind: int
+) -> None:
+    made = make_decision(chosen=0)
+    assert made.unseparated == (make_candidates()[1].config.config_id,)
+    text = said(tmp_path, kind, recommendation=made)
+    assert "The evidence does not separate the recommended one from 1 other candidate:" in text
+    baseline, champion = (
+        next(r.candidate.config.config_id for r in made.ranked if getattr(r.candidate, role))
+        for role in ("is_baseline", "is_champion")
+    )
+    text = said(tmp_path, kind, recommendation=replace(made, unseparated=(baseline, champion)))
+    assert "from the champion's configuration and the baseline: in" in text
+    clear = said(tmp_path, kind, recommendation=replace(made, unseparated=()))
+    assert "was more accurate than every other candidate, by more than chance explains" in clear
+    assert "does not separate" not in clear
+
+
+def test_a_winner_that_is_surely_less_accurate_is_said_to_be(tmp_path: Path) -> None:
+    made = make_decision(chosen=3)
+    # The means are 98.26% and 96.26%.
+    assert "the baseline was 2.000 points less accurate than configuration" in said(
+        tmp_path, 0, recommendation=made
+    )
+
+
+def test_the_best_that_limits_allow_is_not_called_better_than_what_they_rule_out(
+    tmp_path: Path,
+) -> None:
+    made = make_decision(chosen=1)
+    ranked = (replace(made.ranked[0], allowed=False), *made.ranked[1:])
+    text = said(tmp_path, 0, recommendation=replace(made, ranked=ranked, unseparated=()))
+    assert "more accurate than every other candidate that the limits allow" in text
+
+
+@BOTH
+def test_a_model_that_is_not_registered_cannot_be_promoted(tmp_path: Path, kind: int) -> None:
+    text = said(tmp_path, kind, model=None, trouble="MLflow does not have everything: refused")
+    assert "podium promote" not in text
+    assert "podium rollback" not in text
+    assert "the model is not registered in MLflow" in text
+    assert "MLflow does not have everything: refused" in text
+
+
+# The decision
 
 
 def test_every_candidate_has_its_row_with_its_reason(tmp_path: Path) -> None:
-    recommendation = make_recommendation(WINNER, BASELINE)
-    markdown, html = written(tmp_path, recommendation=recommendation)
-    rows = {row[0]: row for row in table_rows(markdown)}
-    assert rows[WINNER.config.config_id] == [
-        WINNER.config.config_id,
-        "56,789",
-        "91.00%",
-        "0.764 points",
-        "90.00%, 91.00%, 92.00%",
-        "92.00%",
-        "Chosen: the best mean.",
-    ]
-    baseline = [row for row in table_rows(markdown) if row[0] == "baseline"]
-    assert baseline[0][1:] == [
-        "1,234",
-        "81.00%",
-        "0.764 points",
-        "80.00%, 81.00%, 82.00%",
-        "-",
-        "Not chosen: 10.000 points below the best mean.",
-    ]
-    for row in recommendation.ranked:
-        assert f"<td>{row.reason}</td>" in html
-    assert html.count('<tr class="chosen">') == 1
+    made = make_decision()
+    rows = table(written(tmp_path)[0], "Candidates, by mean validation accuracy")
+    assert len(rows) == len(made.ranked) == 4
+    for row, reasoned in zip(rows, made.ranked, strict=True):
+        candidate = reasoned.candidate
+        assert candidate.config.summary in row[0]
+        assert row[1] == f"{candidate.mean:.2%}"
+        assert row[2] == f"{100 * reasoned.standard_error:.3f} points"
+        assert row[3] == f"{candidate.parameters:,}"
+        assert row[5] == "+1.200 points"
+        assert row[7] == reasoned.reason
+    assert [row[4] for row in rows] == ["1.4 ms", "1.6 ms", "1.9 ms", "1.2 ms"]
+    assert [row[6] for row in rows] == ["98.96%", "98.73%", "98.61%", "-"]
+    assert [("(chosen)" in row[0]) for row in rows].index(True) == made.chosen
+    assert rows[3][0].startswith("baseline (")
+    assert "champion's configuration" in rows[2][0]
 
 
-def test_a_recommended_baseline_is_not_compared_with_itself(tmp_path: Path) -> None:
-    recommendation = make_recommendation(make_candidate([0.7, 0.7, 0.8], 9), BASELINE)
-    assert recommendation.winner.is_baseline
-    for page in written(tmp_path, recommendation=recommendation):
-        assert "The probability that" not in page
+def test_only_the_chosen_row_is_marked(tmp_path: Path) -> None:
+    _, html = written(tmp_path)
+    before, _, after = html.partition("Candidates, by mean validation accuracy</span>")
+    assert before
+    assert after.split("</table>")[0].count('<tr class="marked">') == 1
+
+
+def test_every_run_is_listed_with_its_seeds(tmp_path: Path) -> None:
+    rows = table(written(tmp_path)[0], "Single runs and their seeds")
+    assert len(rows) == 20
+    winner = make_candidates()[0].config.config_id
+    assert rows[0] == [winner, "100", "9000", "8000", "98.10%", "+1.200 points"]
+
+
+def test_comparisons_and_what_other_policies_would_choose_are_told(tmp_path: Path) -> None:
+    made = make_decision()
+    markdown, _ = written(tmp_path)
+    name = made.winner.config.config_id
+    rows = table(markdown, f"Configuration {name} against others, on paired validation runs")
+    for row, comparison in zip(rows, made.comparisons, strict=True):
+        assert row[0] == f"{comparison.rival} ({comparison.config_id})"
+        assert row[1] == f"{100 * comparison.difference.value:+.3f} points"
+        low, high = 100 * comparison.difference.low, 100 * comparison.difference.high
+        assert row[2] == f"{low:+.3f} to {high:+.3f} points"
+        assert row[3] == f"{comparison.better:.2%}"
+        assert row[4:] == [f"{comparison.p_value:.3g}", f"{comparison.adjusted_p:.3g}"]
+    others = {row[0]: row[1] for row in table(markdown, "What each policy would choose")}
+    assert others.pop("one-standard-error (used)") == name
+    assert others.pop("pareto") == "baseline"
+    assert others == {"best-mean": make_candidates()[0].config.config_id}
+
+
+def test_optimism_is_what_the_confirmation_took_away(tmp_path: Path) -> None:
+    # 98.73% in the search, 98.14% confirmed.
+    text = said(tmp_path, 0)
+    assert "scored 98.73% in the search, and 98.14% on average" in text
+    assert "the confirmation took away 0.590 points." in text
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "policy",
+    [
+        ("best-mean", "whatever it costs"),
+        ("lower-bound", "lower 95% confidence bound"),
+        ("smallest-gap", "at most 0.500 points below"),
+        ("cheapest-within", "the fewest parameters among"),
+        ("pareto", "the knee of the front"),
+    ],
+)
+def test_each_policy_is_explained(tmp_path: Path, kind: int, policy: tuple[str, str]) -> None:
+    name, words = policy
+    text = said(tmp_path, kind, recommendation=make_decision(policy=name))
+    assert f"Policy {name}: the" in text
+    assert words in text
+
+
+@BOTH
+def test_hard_constraints_are_told(tmp_path: Path, kind: int) -> None:
+    made = make_decision()
+    ranked = tuple(replace(r, allowed=r.candidate.parameters < 30_000) for r in made.ranked)
+    criteria = Criteria(max_params=30_000, max_latency_ms=1.5)
+    made = replace(made, ranked=ranked, criteria=criteria)
+    text = said(tmp_path, kind, recommendation=made)
+    assert "at most 30,000 parameters and at most 1.5 ms for one image" in text
+    assert "ruled out by a hard constraint" in text
+
+
+# The test split
+
+
+def test_each_model_has_its_figures_on_the_test_split(tmp_path: Path) -> None:
+    verdict = make_verdict()
+    rows = table(written(tmp_path)[0], "Figures on 360 test images")
+    assert [row[0].split(" ")[0] for row in rows] == ["recommended", "baseline", "champion"]
+    accuracy = verdict.tested.accuracy
+    assert rows[0][1:3] == [
+        f"{accuracy.value:.2%}",
+        f"{accuracy.low:.2%} to {accuracy.high:.2%}",
+    ]
+    assert rows[0][3] == f"{verdict.tested.measures.f1_macro:.4f}"
+    assert rows[0][6] == f"{verdict.tested.measures.calibration_error:.2%}"
+
+
+def test_contests_have_counts_and_both_p_values(tmp_path: Path) -> None:
+    title = "The recommended model against each rival, image by image (exact McNemar test)"
+    rows = table(written(tmp_path)[0], title)
+    assert rows[0][1:] == ["+1.390 points", "-0.610 to +3.390 points", "9", "4", "0.267", "0.534"]
+    assert rows[1][0] == "champion (models:/podium-digits/3)"
+    assert rows[1][5:] == ["0.00261", "0.00522"]
+
+
+@BOTH
+def test_an_opening_after_the_first_is_warned_of(tmp_path: Path, kind: int) -> None:
+    warning = "Each further look makes its figures a little too good"
+    first = said(tmp_path, kind, verdict=make_verdict(openings=1))
+    assert warning not in first
+    assert "the first opening of this test split" in first
+    assert f"has been opened 2 times. {warning}" in said(tmp_path, kind)
+
+
+def test_openings_are_listed_oldest_first(tmp_path: Path) -> None:
+    rows = table(written(tmp_path)[0], "Openings of this test split")
+    assert rows == [
+        ["1", "2025-10-09 08:53", "digits-0", "verdict"],
+        ["2", "2025-10-10 08:53", "digits-1", "verdict"],
+    ]
+
+
+@BOTH
+def test_why_the_champion_was_not_compared_is_told(tmp_path: Path, kind: int) -> None:
+    verdict = make_verdict(contests=make_verdict().contests[:1])
+    note = "models:/podium-digits/3 was judged on another test split"
+    text = said(tmp_path, kind, verdict=verdict, champion_note=note)
+    assert f"The champion was not compared: {note}." in text
+    assert "not compared with the champion on the same images" in text
+    alone = said(tmp_path, kind, verdict=verdict, champion=None)
+    assert "There was no champion to compare with." in alone
+
+
+def test_accuracy_by_split_and_gaps_add_up(tmp_path: Path) -> None:
+    rows = table(written(tmp_path)[0], "Accuracy by split")
+    test = make_verdict().tested.accuracy.value
+    [chosen] = [row for row in rows if "(chosen)" in row[0]]
+    assert chosen[1:4] == ["99.34%", "98.14%", "+1.200 points"]
+    assert chosen[4:] == [f"{test:.2%}", f"{100 * (0.9814 - test):+.3f} points"]
+
+
+# The search
+
+
+def test_rungs_compute_and_savings_are_counted(tmp_path: Path) -> None:
+    markdown, _ = written(tmp_path)
+    # 24 trials: 6 stopped at epoch 2, 6 at epoch 6, of which 24 and 18 came so far.
+    assert table(markdown, "Where trials were stopped") == [
+        ["epoch 2", "24", "6", "25.00%"],
+        ["epoch 6", "18", "6", "33.33%"],
+    ]
+    # 6 x 16 + 6 x 12 epochs of 0.25 s were not trained; 6 x 2 + 6 x 6 + 11 x 18 were.
+    assert "Stopping early saved 168 epochs, some 42.0 s (40.58% of" in markdown
+    assert "Compute spent: 1 min of training" in markdown
+    # The first trial began at 1,000 s, the last run of the confirmation ended at 1,060 s.
+    assert "1 min by the clock" in markdown
 
 
 def test_the_best_trials_are_listed_best_first_and_confirmations_are_not(tmp_path: Path) -> None:
-    markdown, _ = written(tmp_path, recommendation=None, verdict=None)
-    rows = table_rows(markdown)[2:]
-    assert [row[0] for row in rows] == ["1", "0", "3", "2", "4"]
-    assert rows[0] == ["1", "completed", "93.00%", "1,000", "6", make_config(11).summary]
-    assert rows[2][1] == "stopped at 6"
+    trials = [
+        make_trial(0, config=make_config(10), val_accuracy=0.71),
+        make_trial(1, config=make_config(11), val_accuracy=0.93),
+        make_trial(2, config=make_config(12), val_accuracy=0.55, state=State.STOPPED, rung=2),
+        make_trial(3, phase=Phase.CONFIRM, config=make_config(11), val_accuracy=0.999),
+    ]
+    markdown, _ = written(tmp_path, trials=trials, epochs={}, **SEARCH_ONLY)
+    rows = table(markdown, "The best trials of the search")
+    assert [row[0] for row in rows] == ["1", "0", "2"]
+    assert rows[0][1:] == ["completed", "93.00%", "1,000", "6", make_config(11).summary]
+    assert rows[2][1] == "stopped at 2"
 
 
 def test_no_more_than_the_best_trials_are_listed(tmp_path: Path) -> None:
     many = [make_trial(n, val_accuracy=n / 100) for n in range(BEST_TRIALS + 5)]
-    markdown, html = written(tmp_path, trials=many, recommendation=None, verdict=None)
-    rows = table_rows(markdown)[2:]
+    markdown, _ = written(tmp_path, trials=many, epochs={}, **SEARCH_ONLY)
+    rows = table(markdown, "The best trials of the search")
     assert [int(row[0]) for row in rows] == list(range(BEST_TRIALS + 4, 4, -1))
-    assert Page(html).tags["tr"] == BEST_TRIALS + 1
 
 
-@pytest.mark.parametrize("kind", [0, 1], ids=["markdown", "html"])
+def test_a_mean_over_folds_is_shown_with_its_standard_error(tmp_path: Path) -> None:
+    totals = make_totals(val_accuracy=0.8, fold_accuracies=(0.7, 0.8, 0.9))
+    folded = make_trial(0, totals=totals, folds=3)
+    content = ReportContent("s", [folded], {}, None, None, "podium run --folds 3", {}, {})
+    for page in written(tmp_path, content):
+        # The deviation is 0.1, and 0.1 / sqrt(3) is 5.774 points.
+        assert "80.00% (3 folds, standard error 5.774 points)" in page
+
+
+@BOTH
+def test_why_trials_failed_is_told(tmp_path: Path, kind: int) -> None:
+    text = said(tmp_path, kind)
+    assert "the loss is not finite" in text
+    assert "1 of 44 trials failed" in text
+
+
+# Mistakes, calibration, costs, risks
+
+
+def test_every_class_has_its_recall_lowest_first(tmp_path: Path) -> None:
+    tested = make_verdict().tested
+    rows = table(written(tmp_path)[0], "Classes on the test split, lowest recall first")
+    assert sorted(row[0] for row in rows) == [str(n) for n in range(10)]
+    values = [float(row[2].rstrip("%")) for row in rows]
+    assert values == sorted(values)
+    for row in rows:
+        recall = tested.recalls[int(row[0])]
+        assert row[1] == str(sum(tested.measures.confusion[int(row[0])]))
+        assert row[3] == f"{recall.low:.2%} to {recall.high:.2%}"
+        assert row[4] == f"{tested.measures.precision[int(row[0])]:.2%}"
+
+
+def test_the_pictures_are_mistakes_of_the_validation_split_and_say_so(tmp_path: Path) -> None:
+    content = make_content()
+    assert content.training is not None
+    assert content.inspected is not None
+    page = Page(written(tmp_path, content)[1])
+    assert "The pictures show mistakes on validation images only" in page.text
+    assert "Test images stay unseen" in page.text
+    training, validation = content.training, content.inspected.validation
+    known = {data_uri(training.images[i], training.images): int(i) for i in validation}
+    predicted = content.inspected.val_probabilities.argmax(axis=1)
+    assert page.images
+    for image in page.images:
+        position = known[str(image["src"])]
+        label, answer = training.labels[position], predicted[position - validation[0]]
+        assert label != answer
+        words = f"Validation image of {label}, taken for {answer} with "
+        assert str(image["alt"]).startswith(words)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("kind", [np.uint8, np.float32])
+def test_a_picture_is_a_small_png_as_bright_as_its_image(channels: int, kind: Any) -> None:
+    image = np.zeros((200, 100, channels), kind)
+    image[:100] = 255 if kind is np.uint8 else 1
+    uri = data_uri(image, image[None])
+    head, _, data = uri.partition(",")
+    assert head == "data:image/png;base64"
+    picture = Image.open(io.BytesIO(base64.b64decode(data)))
+    assert picture.size == (48, 96)
+    assert picture.mode == ("L" if channels == 1 else "RGB")
+    assert picture.convert("L").getpixel((24, 10)) == 255
+    assert picture.convert("L").getpixel((24, 90)) == 0
+
+
+def test_calibration_of_the_test_split_stands_beside_the_validation_diagram(tmp_path: Path) -> None:
+    page = Page(written(tmp_path)[1])
+    error = make_verdict().tested.measures.calibration_error
+    assert f"On the test split the expected calibration error is {error:.2%}" in page.text
+    assert len(page.drawn["calibration"]["data"]) == 3
+
+
+def test_costs_are_told_beside_the_baselines(tmp_path: Path) -> None:
+    rows = table(written(tmp_path)[0], "What using it costs")
+    assert rows[0][1:] == ["18,195", "110.0 kB", "1.6 ms (p99 3.2 ms)", "16 ms (p99 19.2 ms)"]
+    assert rows[-1][0] == "baseline"
+    assert rows[-1][3] == "1.2 ms (p99 2.4 ms)"
+
+
+def test_risks_follow_from_the_figures(tmp_path: Path) -> None:
+    verdict = make_verdict()
+    low = Interval(0.61, 0.45, 0.75)
+    tested = replace(
+        verdict.tested,
+        recalls=(low, *verdict.tested.recalls[1:]),
+        measures=replace(verdict.tested.measures, calibration_error=0.21),
+    )
+    text = said(tmp_path, 0, verdict=replace(verdict, tested=tested))
+    for risk in (
+        "The test split is small, 360 images",
+        "The test split was opened 2 times",
+        "It may be up to 0.610 points less accurate than the baseline.",
+        "It finds some classes less often than others: 0 (61.00%)",
+        "Its probabilities are off by 21.00% on average",
+    ):
+        assert risk in text
+    fine = replace(
+        tested,
+        accuracy=Interval(0.985, 0.984, 0.986),
+        recalls=tuple(Interval(0.985, 0.98, 0.99) for _ in range(10)),
+        measures=replace(tested.measures, calibration_error=0.01),
+    )
+    calm = said(tmp_path, 0, verdict=make_verdict(tested=fine, contests=(), openings=1))
+    for risk in ("is small", "was opened", "may be up to", "less often than", "are off by"):
+        assert risk not in calm
+
+
+@BOTH
+def test_the_page_says_how_to_repeat_promote_take_back_and_load(tmp_path: Path, kind: int) -> None:
+    text = said(tmp_path, kind)
+    for words in (
+        "podium run --data digits --seed 3",
+        "Seed 3 decides",
+        "podium promote digits-1",
+        "podium rollback podium-digits",
+        "mlflow.pyfunc.load_model('models:/podium-digits/4')",
+        "runs/studies/digits-1/model/data/model.keras",
+        "float32 (n, 8, 8, 1)",
+        "each of 10 classes",
+        "8 x 8 x 1",
+        "f667e5a0c0ffee",
+        "d53f9a23e51cf8de",
+        "python 3.11.7, numpy 2.4",
+        "Under best-mean it would be another one.",
+    ):
+        assert words in text
+
+
+# What is missing leaves a true and tidy page
+
+
+@BOTH
 def test_a_study_that_only_searched_says_so_and_shows_no_verdict(tmp_path: Path, kind: int) -> None:
-    page = written(tmp_path, recommendation=None, verdict=None)[kind]
-    assert "No verdict: this study searched only" in page
-    assert "the test split stayed locked" in page
-    for part in ("Decision", "On the test split", "McNemar", "Policy", "None"):
-        assert part not in page
+    text = said(tmp_path, kind, model=None, model_file=None, openings=(), **SEARCH_ONLY)
+    assert "No verdict: this study searched only" in text
+    assert "the test split stayed locked" in text
+    for part in ("The decision", "McNemar", "Policy", "None", "podium promote", "nan"):
+        assert part not in text
+    assert "The best of 23 trials is trial" in text
 
 
-def test_the_page_of_a_study_without_any_finished_trial_is_written(tmp_path: Path) -> None:
-    markdown, html = written(tmp_path, trials=[], recommendation=None, verdict=None)
-    assert "0 trials: 0 completed. 0 epochs in all." in markdown
-    assert "0 trials: 0 completed. 0 epochs in all." in html
+@BOTH
+def test_confirmed_but_not_judged_is_told_from_searched_only(tmp_path: Path, kind: int) -> None:
+    text = said(tmp_path, kind, verdict=None)
+    assert "candidates were confirmed, but the test split was not opened" in text
+    assert "podium promote" not in text.split("Reproduce, promote")[0]
 
 
-@pytest.mark.parametrize("kind", [0, 1], ids=["markdown", "html"])
-def test_the_page_says_how_to_repeat_the_study(tmp_path: Path, kind: int) -> None:
-    page = written(tmp_path)[kind]
-    assert "podium run --trials 6 --data digits" in page
-    assert "8 x 8 x 1" in page
-    assert "python 3.11.7, numpy 2.4" in page
+def nothing() -> ReportContent:
+    return ReportContent("empty", [], {}, None, None, "podium run", {}, {})
 
 
-@pytest.mark.parametrize("kind", [0, 1], ids=["markdown", "html"])
-def test_the_page_says_where_the_model_is_and_what_it_takes(tmp_path: Path, kind: int) -> None:
-    assert "The model" not in written(tmp_path)[kind]
-    page = written(
-        tmp_path,
-        model=RegisteredModel("podium", "3", "m-1"),
-        model_file=Path("runs/studies/my-study/model.keras"),
-    )[kind]
-    assert "models:/podium/3" in page
-    assert "runs/studies/my-study/model.keras" in page
-    assert "float32 (n, 8, 8, 1)" in page
-    assert "each of 10 classes" in page
+def one_trial() -> ReportContent:
+    return replace(nothing(), trials=[make_trial(0, val_accuracy=0.7)], epochs={0: []})
 
 
-# Nothing that a user wrote becomes markup
+def all_failed() -> ReportContent:
+    failed = [make_trial(n, state=State.FAILED, totals=None, reason="boom") for n in range(3)]
+    return replace(nothing(), trials=failed, epochs={0: [], 1: [], 2: []})
 
 
-def dangerous(text: str) -> dict[str, Any]:
+def bare() -> ReportContent:
+    """Confirmed and judged, and all else missing or not a number."""
+    candidates = make_decision().ranked
+    ranked = tuple(
+        replace(r, candidate=replace(r.candidate, costs=None, gaps=())) for r in candidates
+    )
+    verdict = make_verdict()
+    nan = Interval(float("nan"), float("nan"), float("nan"))
+    measures = replace(verdict.tested.measures, roc_auc_ovr=float("nan"), roc_auc_ovo=float("nan"))
+    tested = replace(verdict.tested, measures=measures, recalls=(nan, *verdict.tested.recalls[1:]))
+    return make_content(
+        recommendation=replace(
+            make_decision(),
+            ranked=ranked,
+            comparisons=(),
+            alternatives={},
+            changes=(),
+            optimism=None,
+        ),
+        verdict=replace(verdict, tested=tested, contests=()),
+        epochs={},
+        importances={},
+        openings=(),
+        training=None,
+        inspected=None,
+        champion=None,
+        facts={},
+        settings={},
+        model=None,
+        model_file=None,
+    )
+
+
+def many_classes() -> ReportContent:
+    count = MOST_CLASSES + 20
+    matrix = (np.eye(count, dtype=int) * 9).tolist()
+    matrix[7][8] = 3
+    measures = make_measures(
+        confusion=tuple(map(tuple, matrix)), precision=(0.9,) * count, recall=(0.9,) * count
+    )
+    recalls = tuple(Interval(1 - n / 1000, 0.5, 1.0) for n in range(count))
+    verdict = make_verdict()
+    tested = replace(verdict.tested, measures=measures, recalls=recalls)
+    names = [f"class {n}" for n in range(count)]
+    return make_content(
+        verdict=replace(verdict, tested=tested, contests=()),
+        training=None,
+        inspected=None,
+        facts={"data": "many", "class_names": names, "classes": count},
+    )
+
+
+def no_mistakes() -> ReportContent:
+    """Of two classes, of which the model names the first, and all images are of it."""
+    images = np.zeros((10, 8, 8, 1), np.float32)
+    training = TrainingData("d", images, np.zeros(10, np.int32), ("a", "b"))
+    tested = replace(
+        make_verdict().tested,
+        measures=make_measures(confusion=((10, 0), (0, 10))),
+        recalls=(Interval(1.0, 0.7, 1.0),) * 2,
+    )
+    return make_content(
+        training=training, inspected=make_inspected(), verdict=make_verdict(tested=tested)
+    )
+
+
+@pytest.mark.parametrize(
+    "make", [nothing, one_trial, all_failed, bare, many_classes, no_mistakes, make_content]
+)
+def test_whatever_is_missing_leaves_a_tidy_page(tmp_path: Path, make: Any) -> None:
+    markdown, html = written(tmp_path, make())
+    page = Page(html)
+    assert page.headings[:1] == ["h1"]
+    assert set(page.headings[1:]) == {"h2"}
+    assert len(set(page.ids)) == len(page.ids)
+    assert all(cell.get("scope") in ("col", "row") for cell in page.cells)
+    for text in (markdown, page.text):
+        assert not re.search(r"\b(nan|None|inf|Undefined)\b", text)
+    assert "\n\n\n" not in markdown
+    assert {f"chart-{name}" for name in page.drawn} == {
+        name for name in page.ids if name.startswith("chart-")
+    }
+
+
+def test_a_study_of_which_every_trial_failed_says_why(tmp_path: Path) -> None:
+    for page in written(tmp_path, all_failed()):
+        assert "No trial reached a result. boom" in page
+
+
+def test_very_many_classes_are_listed_by_the_worst(tmp_path: Path) -> None:
+    markdown, html = written(tmp_path, many_classes())
+    assert "120 classes are too many for a picture" in markdown
+    assert "confusion" not in Page(html).drawn
+    rows = table(markdown, "The 20 classes of 120 with the lowest recall")
+    assert [row[0] for row in rows[:2]] == ["class 119", "class 118"]
+    assert "class 7 taken for class 8 (3 images)" in markdown
+
+
+# Charts and safety
+
+
+def test_each_chart_is_in_the_page_with_what_it_shows(tmp_path: Path) -> None:
+    _, html = written(tmp_path)
+    page = Page(html)
+    names = {name for name in page.drawn if not name.startswith("slice-")}
+    assert names == {
+        "candidates",
+        "importances",
+        "learning-curves",
+        "parallel-coordinates",
+        "confusion",
+        "calibration",
+    }
+    assert sum(name.startswith("slice-") for name in page.drawn) == 8
+    assert html.count('role="img" aria-label="') == len(page.drawn)
+    # Every search trial with epochs has its line.
+    numbers = {
+        number
+        for trace in page.drawn["learning-curves"]["data"]
+        for number in trace.get("customdata", ())
+    } - {None}
+    assert numbers == set(range(23))
+    assert page.drawn["confusion"]["data"][0]["z"] == [
+        list(row) for row in make_verdict().tested.measures.confusion
+    ]
+
+
+def test_html_loads_nothing_and_runs_only_its_own_scripts(tmp_path: Path) -> None:
+    page = Page(written(tmp_path)[1])
+    policy = dict(part.strip().split(" ", 1) for part in page.policy.split(";"))
+    running = [text for given, text in page.scripts if given.get("type") is None]
+    digests = [base64.b64encode(hashlib.sha256(t.encode()).digest()).decode() for t in running]
+    assert policy["default-src"] == "'none'"
+    assert policy["img-src"] == "data:"
+    assert policy["script-src"] == " ".join(f"'sha256-{digest}'" for digest in digests)
+    assert len(running) == 2
+    assert all("src" not in given for given, _ in page.scripts)
+    assert sum("plotly.js v" in text[:200] for text in running) == 1
+    assert all(str(image["src"]).startswith("data:image/png;base64,") for image in page.images)
+    html = (tmp_path / "report.html").read_text()
+    for _, text in page.scripts:
+        html = html.replace(text, "")
+    for part in ("http:", "https:", "url(", "@import", "@font-face", "onerror", "onclick"):
+        assert part not in html
+
+
+def test_a_page_without_charts_does_without_plotly(tmp_path: Path) -> None:
+    _, html = written(tmp_path, nothing())
+    assert len(html) < 50_000
+
+
+def dangerous(text: str) -> ReportContent:
     """Content with `text` in every place that takes any."""
-    config = TrialConfig(hidden=(77,), extra={"note": text})
-    recommendation = make_recommendation(replace(WINNER, config=config), BASELINE)
-    return {
-        "study": text,
-        "trials": [make_trial(0, config=config), *trials()],
-        "recommendation": with_reason(recommendation, text),
-        "verdict": replace(VERDICT, sentence=text),
-        "command": f"podium run --space {text}",
-        "facts": {
+    content = make_content()
+    made = make_decision()
+    config = TrialConfig(hidden=(77,), extra={text: text})
+    other = TrialConfig(hidden=(76,), extra={text: "a"})
+    ranked = tuple(
+        replace(
+            r,
+            reason=text,
+            candidate=replace(r.candidate, config=config) if n == made.chosen else r.candidate,
+        )
+        for n, r in enumerate(made.ranked)
+    )
+    assert content.training is not None
+    assert content.champion is not None
+    classes = tuple(f"{text}{n}" for n in range(10))
+    verdict = make_verdict(sentence=text, headline=text)
+    return replace(
+        content,
+        study=text,
+        trials=[
+            make_trial(0, config=config, val_accuracy=0.999),
+            make_trial(1, config=other, val_accuracy=0.9),
+            make_trial(2, state=State.FAILED, totals=None, reason=text),
+            *make_confirmations(make_candidates()),
+        ],
+        recommendation=replace(
+            made, ranked=ranked, summary=text, changes=(text,), alternatives={text: text}
+        ),
+        verdict=replace(
+            verdict, contests=(make_contest("champion", text, verdict.tested), *verdict.contests)
+        ),
+        command=f"podium run --space {text}",
+        settings={"space": text, "sampler": text, "seed": text},
+        facts={
+            **content.facts,
             "data": text,
             text: "key",
             "versions": {text: text},
             "list": [text],
-            "image_shape": [8, 8, 1],
-            "classes": 10,
+            "git_commit": text,
         },
-        "model": RegisteredModel(text, "1", "m-1"),
-        "model_file": Path(f"folder {text.replace('/', '')}") / "model.keras",
-    }
-
-
-def with_reason(recommendation: Recommendation, text: str) -> Recommendation:
-    ranked = tuple(replace(row, reason=text) for row in recommendation.ranked)
-    return replace(recommendation, ranked=ranked, summary=text, policy=text)
+        model=RegisteredModel(text, "1", "m-1"),
+        model_file=Path(f"folder {text.replace('/', '')}") / "model.keras",
+        champion=replace(content.champion, name=text, study=text),
+        champion_note=text,
+        importances={text: 0.9, "layers": 0.1},
+        openings=(Opening("0123", text, text, 1),),
+        training=replace(content.training, classes=classes),
+        trouble=text,
+    )
 
 
 @pytest.mark.parametrize(
     "text",
-    [SCRIPT, "</td></tr></table><h1>", "\"><img src=x onerror='alert(1)'>", "&lt;b&gt; & <b>"],
+    [
+        SCRIPT,
+        "</script><script>alert(1)</script>",
+        "</td></tr></table><h1>",
+        "\"><img src=x onerror='alert(1)'>",
+        "&lt;b&gt; & <b>",
+        "<!--",
+    ],
 )
 def test_html_has_the_same_tags_whatever_names_and_reasons_contain(
     tmp_path: Path, text: str
 ) -> None:
-    harmless = Page(written(tmp_path, **dangerous("harmless"))[1])
-    _, html = written(tmp_path, **dangerous(text))
+    harmless = Page(written(tmp_path, dangerous("harmless"))[1])
+    _, html = written(tmp_path, dangerous(text))
     page = Page(html)
     assert page.tags == harmless.tags
-    assert page.tags["script"] == page.tags["img"] == 0
-    assert page.text.count(text) > 10
-    assert text not in html
+    assert page.tags["script"] == 3
+    assert page.text.count(" ".join(text.split())) > 40
+    outside = html
+    for _, script in page.scripts:
+        outside = outside.replace(script, "")
+    assert text not in outside
+    assert text not in page.scripts[0][1]
+    shown = json.dumps(page.drawn)
+    assert text not in shown
+    if text == SCRIPT:
+        assert "&lt;script&gt;" in shown
 
 
 @pytest.mark.parametrize(
     "text",
-    ["a|b|c", "`|` | x", "line\nbreak | and\n\n# more", SCRIPT, "&#124; &lt;b>", "a &amp; b"],
+    [
+        SCRIPT,
+        "a|b|c",
+        "`|` | x",
+        "two\nlines | and\n\n# heading",
+        "[click](javascript:alert(1))",
+        "![x](y)",
+        "&#124; &lt;b>",
+        "a** b \\",
+    ],
 )
-def test_a_configuration_cannot_break_the_markdown_table_it_stands_in(
+def test_markdown_keeps_its_shape_whatever_names_and_reasons_contain(
     tmp_path: Path, text: str
 ) -> None:
-    config = TrialConfig(hidden=(77,), extra={text: text})
-    recommendation = make_recommendation(replace(WINNER, config=config), BASELINE)
-    markdown, _ = written(
-        tmp_path,
-        trials=[make_trial(9, config=config, val_accuracy=0.99), *trials()],
-        recommendation=recommendation,
-    )
-    shown = " ".join(config.summary.split())
-    [row] = [row for row in table_rows(markdown) if row[0] == "9" and len(row) == 6]
-    name = f"- `{config.config_id}`: "
-    [listed] = [line for line in markdown.splitlines() if line.startswith(name)]
-    for place in (row[5], listed.removeprefix(name)):
-        assert unescape(place) == shown
-        assert not set("|<`") & set(place)
-    assert {len(cells) for cells in table_rows(markdown)} == {3, 6, 7}
-    assert sum(line.startswith("#") for line in markdown.splitlines()) == 5
+    harmless, _ = written(tmp_path, dangerous("harmless"))
+    markdown, _ = written(tmp_path, dangerous(text))
 
+    def shape(page: str) -> list[str]:
+        lines = [line for line in page.splitlines() if not line.startswith("    ")]
+        return [f"{line[:2]}{line.count('|')}" if line[:1] in "#|>-" else "" for line in lines]
 
-@pytest.mark.parametrize(
-    "text", [SCRIPT, "a|b", "two\nlines\n\n# heading", "[click](javascript:alert(1))"]
-)
-def test_names_sentences_and_reasons_cannot_break_the_markdown_they_stand_in(
-    tmp_path: Path, text: str
-) -> None:
-    recommendation = with_reason(make_recommendation(WINNER, BASELINE), text)
-    markdown, _ = written(
-        tmp_path,
-        study=text,
-        recommendation=replace(recommendation, policy="best-mean"),
-        verdict=replace(VERDICT, sentence=text),
-    )
-    shown = " ".join(text.split())
-    title, sentence, summary = [unescape(line) for line in markdown.splitlines() if line][:3]
-    assert (title, sentence) == (f"# {shown}", f"**{shown}**")
-    assert summary.startswith(f"{shown} Policy: best-mean.")
-    reasons = [unescape(row[6]) for row in table_rows(markdown) if len(row) == 7][2:]
-    assert reasons == [shown, shown]
-    assert {len(cells) for cells in table_rows(markdown)} == {3, 6, 7}
-    assert sum(line.startswith("#") for line in markdown.splitlines()) == 5
-    assert "<script" not in markdown
-    assert "[click" not in markdown
-
-
-@pytest.mark.parametrize("text", [SCRIPT, "a|b", "two\nlines\n\n# heading"])
-def test_a_fact_stays_in_its_line_of_the_markdown_list(tmp_path: Path, text: str) -> None:
-    markdown, _ = written(tmp_path, facts={"data": text, "versions": {"numpy": text}})
-    shown = " ".join(text.split())
-    listed = [unescape(line) for line in markdown.splitlines() if line.startswith("- ")]
-    assert f"- data: {shown}" in listed
-    assert f"- versions: numpy {shown}" in listed
-    assert "<script" not in markdown
-
-
-def test_html_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
-    _, html = written(tmp_path)
-    for part in ("http:", "https:", "src=", "url(", "<link", "@import"):
-        assert part not in html
+    assert shape(markdown) == shape(harmless)
+    prose = "\n".join(line for line in markdown.splitlines() if not line.startswith("    "))
+    assert not re.search(r"[<`\[\]\\]", prose)
+    assert unescape(prose).count(" ".join(text.split())) > 40
 
 
 # The count of trials
 
 
+def some_trials() -> list[TrialRecord]:
+    stopped: dict[str, Any] = {"state": State.STOPPED, "epochs_trained": 2}
+    return [
+        make_trial(0),
+        make_trial(1),
+        make_trial(2, rung=2, **stopped),
+        make_trial(3, rung=6, **stopped),
+        make_trial(4, rung=2, **stopped),
+        make_trial(5, state=State.FAILED, totals=None, reason="boom", epochs_trained=0),
+        make_trial(6, phase=Phase.CONFIRM),
+    ]
+
+
 def test_trials_are_counted_by_how_they_ended() -> None:
-    assert count_trials(trials()) == (
+    assert count_trials(some_trials()) == (
         "6 trials: 2 completed, 3 stopped early (2 at epoch 2, 1 at epoch 6), 1 failed. "
         "1 more trained for confirmation. 24 epochs in all."
     )
 
 
 def test_what_did_not_happen_is_not_counted() -> None:
-    assert count_trials([make_trial(0)]) == "1 trials: 1 completed. 6 epochs in all."
+    assert count_trials([make_trial(0)]) == "1 trial: 1 completed. 6 epochs in all."
+    assert count_trials([]) == "0 trials: 0 completed. 0 epochs in all."
 
 
-def test_a_mean_over_folds_is_shown_with_its_standard_error(tmp_path: Path) -> None:
-    totals = make_totals(val_accuracy=0.8, fold_accuracies=(0.7, 0.8, 0.9))
-    folded = make_trial(0, totals=totals, folds=3)
-    content = ReportContent("study", [folded], None, None, "podium run --folds 3", {})
-    for path in write_report(content, tmp_path):
-        # The deviation is 0.1, and 0.1 / sqrt(3) is 5.774 points.
-        assert "80.00% (3 folds, standard error 5.774 points)" in path.read_text()
+def test_a_search_that_is_told_again_is_the_same_to_the_byte(tmp_path: Path) -> None:
+    trials, epochs = make_search()
+    first = written(tmp_path, trials=trials, epochs=epochs)
+    assert written(tmp_path, trials=trials[::-1], epochs=epochs) == first

@@ -324,3 +324,52 @@ def test_a_broken_space_is_found_out_before_anything_is_written(part: str) -> No
     space = make_space(boom) if part == "suggest" else make_space(small, boom)
     with pytest.raises(ConfigError, match=rf"homemade: {part}\(\) failed: ZeroDivisionError"):
         check_space(space, SHAPE)
+
+
+# Importances
+
+
+def told(*values: float | None, state: State = State.COMPLETED) -> Sampler:
+    """A random search over `small` with these results; None for a trial that failed."""
+    sampler = Sampler("random", make_space(small), SHAPE, 0)
+    for number, value in enumerate(values):
+        config = sampler.ask(number)
+        assert config is not None
+        if value is None:
+            sampler.tell(number, State.FAILED, None)
+        else:
+            sampler.report(number, [make_epoch(1, val_accuracy=value)])
+            sampler.tell(number, state, value)
+    return sampler
+
+
+def test_the_parameter_that_decides_is_the_most_important_one() -> None:
+    sampler = Sampler("random", make_space(small), SHAPE, 1)
+    for number in range(60):
+        config = sampler.ask(number)
+        assert config is not None
+        accuracy = 1.0 - abs(math.log10(config.learning_rate) + 2.5)
+        sampler.report(number, [make_epoch(1, val_accuracy=accuracy)])
+        sampler.tell(number, State.STOPPED if number % 4 == 0 else State.COMPLETED, accuracy)
+    importances = sampler.importances()
+    assert next(iter(importances)) == "learning_rate"
+    assert sum(importances.values()) == pytest.approx(1.0)
+    assert importances["learning_rate"] > 0.5
+
+
+def test_few_trials_say_nothing_of_importances() -> None:
+    assert told(*[0.1 * n for n in range(9)]).importances() == {}
+    assert told(*[0.1 * n for n in range(9)], None, None).importances() == {}
+    assert told(*[0.1 * n for n in range(10)]).importances() != {}
+
+
+def test_a_trial_that_was_stopped_counts_for_importances() -> None:
+    assert told(*[0.05 * n for n in range(10)], state=State.STOPPED).importances() != {}
+
+
+def test_a_space_without_parameters_has_no_importances() -> None:
+    sampler = Sampler("random", make_space(lambda _: TrialConfig()), SHAPE, 0)
+    for number in range(12):
+        sampler.ask(number)
+        sampler.tell(number, State.COMPLETED, number / 20)
+    assert sampler.importances() == {}

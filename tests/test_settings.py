@@ -6,14 +6,19 @@ from typing import Any, get_args
 import pytest
 from pydantic import ValidationError
 
-from search.records import ConfigError
+from search.records import ConfigError, Criteria
 from search.settings import (
+    CORRECTIONS,
+    COSTS,
     MLFLOW_FILE,
     POLICIES,
     SAMPLERS,
     SCHEDULERS,
+    WITH_TOLERANCE,
+    GateSettings,
     StudySettings,
     TrackingSettings,
+    criteria_from,
     load_settings,
     load_tracking,
     nearest,
@@ -265,9 +270,18 @@ def test_a_number_at_its_limit_is_accepted(name: str, value: float) -> None:
     assert getattr(load_settings(None, {name: value}), name) == value
 
 
-@pytest.mark.parametrize("kind", ["sampler", "scheduler", "policy"])
+CHOICES = {
+    "sampler": SAMPLERS,
+    "scheduler": SCHEDULERS,
+    "policy": POLICIES,
+    "cost": COSTS,
+    "correction": CORRECTIONS,
+}
+
+
+@pytest.mark.parametrize("kind", CHOICES)
 def test_an_unknown_choice_names_the_nearest_and_lists_all(kind: str) -> None:
-    known = {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "policy": POLICIES}[kind]
+    known = CHOICES[kind]
     typed = known[0] + "x"
     message = complaint(**{kind: typed})
     assert repr(typed) in message
@@ -275,10 +289,10 @@ def test_an_unknown_choice_names_the_nearest_and_lists_all(kind: str) -> None:
     assert all(name in message for name in known)
 
 
-@pytest.mark.parametrize("kind", ["sampler", "scheduler", "policy"])
+@pytest.mark.parametrize("kind", CHOICES)
 def test_every_listed_choice_is_accepted(kind: str) -> None:
     choices = get_args(StudySettings.model_fields[kind].annotation)
-    assert choices == {"sampler": SAMPLERS, "scheduler": SCHEDULERS, "policy": POLICIES}[kind]
+    assert choices == CHOICES[kind]
     assert [getattr(load_settings(None, {kind: name}), kind) for name in choices] == list(choices)
 
 
@@ -486,6 +500,273 @@ def test_an_empty_tracking_setting_is_refused_by_name(field: str) -> None:
 def test_a_model_name_that_mlflow_could_not_address_is_refused(name: str) -> None:
     MLFLOW_FILE.write_text(f"registered_model: '{name}'\n")
     assert name in complaint()
+
+
+# How to choose
+
+
+def test_the_criteria_are_those_of_the_settings() -> None:
+    assert load_settings(None, {}).criteria == Criteria()
+    chosen = {
+        "policy": "cheapest-within",
+        "tolerance": 0.01,
+        "cost": "latency",
+        "correction": "nadeau-bengio",
+        "max_params": 50_000,
+        "max_latency_ms": 2.5,
+        "max_gap": 0.05,
+        "min_class_recall": 0.7,
+    }
+    assert load_settings(None, chosen).criteria == Criteria(**chosen)
+    text = "\n".join(f"{name.replace('_', '-')}: {value}" for name, value in chosen.items())
+    assert from_file(text).criteria == Criteria(**chosen)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("tolerance", value) for value in (-0.001, 1.0, "wide", float("nan"))),
+        *(("max-params", value) for value in (0, -1, 2.5, "few")),
+        *(("max-latency-ms", value) for value in (0, 0.0, -1.0, float("inf"))),
+        *(("max-gap", value) for value in (-0.01, 1.01)),
+        *(("min-class-recall", value) for value in (-0.01, 1.01, 70)),
+    ],
+)
+def test_a_criterion_that_cannot_be_met_or_means_nothing_is_refused(name: str, value: Any) -> None:
+    message = complaint(**{name.replace("-", "_"): value})
+    assert f"{name} is {value!r}" in message
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tolerance", 0.0),
+        ("max_params", 1),
+        ("max_latency_ms", 0.001),
+        ("max_gap", 0.0),
+        ("max_gap", 1.0),
+        ("min_class_recall", 0.0),
+        ("min_class_recall", 1.0),
+    ],
+)
+def test_a_criterion_at_its_limit_is_accepted(name: str, value: float) -> None:
+    assert getattr(load_settings(None, {name: value}).criteria, name) == value
+
+
+def test_an_unknown_cost_names_the_nearest_and_lists_all() -> None:
+    message = complaint(cost="parameter")
+    assert "Unknown cost 'parameter'. Did you mean 'parameters'?" in message
+    assert all(cost in message for cost in COSTS)
+
+
+def test_an_unknown_correction_names_the_nearest_and_lists_all() -> None:
+    message = complaint(correction="nadeau-bengo")
+    assert message == (
+        "Unknown correction 'nadeau-bengo'. Did you mean 'nadeau-bengio'? "
+        "Known: nadeau-bengio, paired."
+    )
+    in_file = complaint("correction: pairs")
+    assert in_file.startswith(f"{STUDY_FILE}: Unknown correction 'pairs'. Did you mean 'paired'?")
+
+
+def test_a_typed_correction_beats_the_study_file_which_beats_the_default() -> None:
+    assert load_settings(None, {}).criteria.correction == "paired"
+    assert from_file("correction: nadeau-bengio").criteria.correction == "nadeau-bengio"
+    typed = from_file("correction: nadeau-bengio", correction="paired")
+    assert typed.criteria.correction == "paired"
+    assert from_file("correction: paired", correction="nadeau-bengio").criteria == Criteria(
+        correction="nadeau-bengio"
+    )
+
+
+def test_a_correction_of_yes_or_no_is_refused() -> None:
+    assert "Unknown correction True." in complaint("correction: yes")
+
+
+# A policy with its tolerance
+
+
+@pytest.mark.parametrize("policy", WITH_TOLERANCE)
+@pytest.mark.parametrize("typed", ["0.01", " 0.01", ".01", "1e-2"])
+def test_a_policy_may_bring_its_tolerance(policy: str, typed: str) -> None:
+    settings = load_settings(None, {"policy": f"{policy} {typed}"})
+    assert (settings.policy, settings.tolerance) == (policy, 0.01)
+    assert from_file(f"policy: {policy} {typed}").criteria == Criteria(policy, 0.01)
+    assert criteria_from({}, {"policy": f"{policy} {typed}"}) == Criteria(policy, 0.01)
+
+
+def test_a_policy_without_tolerance_leaves_the_one_that_is_set() -> None:
+    settings = load_settings(None, {"policy": "cheapest-within", "tolerance": 0.03})
+    assert settings.tolerance == 0.03
+    assert load_settings(None, {"policy": "smallest-gap"}).tolerance == Criteria().tolerance
+
+
+@pytest.mark.parametrize("policy", sorted(set(POLICIES) - set(WITH_TOLERANCE)))
+def test_a_tolerance_for_a_policy_that_has_none_is_refused(policy: str) -> None:
+    message = complaint(policy=f"{policy} 0.01")
+    assert f"Unknown policy '{policy} 0.01'" in message
+    assert f"Did you mean '{policy}'?" in message
+
+
+@pytest.mark.parametrize("typed", ["wide", "2", "-0.1", "nan", "0.01 0.02"])
+def test_a_tolerance_that_means_nothing_is_refused_by_name(typed: str) -> None:
+    message = complaint(policy=f"cheapest-within {typed}")
+    assert message.startswith(f"tolerance is {typed!r}: ")
+    in_file = complaint(f"policy: cheapest-within {typed}")
+    assert in_file.startswith(f"{STUDY_FILE}: tolerance is {typed!r}: ")
+
+
+def test_a_wrong_tolerance_within_a_typed_policy_is_not_blamed_on_the_study_file() -> None:
+    assert str(STUDY_FILE) not in complaint("tolerance: 0.02", policy="cheapest-within wide")
+
+
+def test_a_typed_policy_with_its_tolerance_beats_the_study_file() -> None:
+    settings = from_file("tolerance: 0.02\npolicy: pareto", policy="cheapest-within 0.01")
+    assert settings.criteria == Criteria("cheapest-within", 0.01)
+
+
+def test_a_typed_tolerance_beats_the_one_with_the_policy_of_the_study_file() -> None:
+    settings = from_file("policy: cheapest-within 0.01", tolerance=0.03)
+    assert settings.criteria == Criteria("cheapest-within", 0.03)
+
+
+# How to choose again
+
+
+CHOSEN_BEFORE = StudySettings(policy="smallest-gap", tolerance=0.02, max_params=9_000)
+STORED = CHOSEN_BEFORE.model_dump(mode="json")
+
+
+def test_a_study_is_chosen_from_again_as_it_was_told() -> None:
+    assert criteria_from(STORED, {}) == Criteria("smallest-gap", 0.02, max_params=9_000)
+    assert criteria_from(STORED, {"policy": None, "max_params": None}) == criteria_from(STORED, {})
+
+
+def test_what_is_typed_beats_what_the_study_was_told() -> None:
+    assert criteria_from(STORED, {"policy": "pareto", "max_params": 500, "max_gap": 0.1}) == (
+        Criteria("pareto", 0.02, max_params=500, max_gap=0.1)
+    )
+    assert criteria_from(STORED, {"policy": "cheapest-within 0.05"}).tolerance == 0.05
+    assert criteria_from(STORED, {"tolerance": 0.0}).tolerance == 0.0
+
+
+def test_a_study_is_chosen_from_again_with_the_correction_that_it_was_told() -> None:
+    stored = StudySettings(correction="nadeau-bengio").model_dump(mode="json")
+    assert criteria_from(stored, {}) == Criteria(correction="nadeau-bengio")
+    assert criteria_from(stored, {"correction": None}) == criteria_from(stored, {})
+    assert criteria_from(stored, {"correction": "paired"}) == Criteria()
+    assert criteria_from(STORED, {"correction": "nadeau-bengio"}) == Criteria(
+        "smallest-gap", 0.02, correction="nadeau-bengio", max_params=9_000
+    )
+
+
+def test_an_older_study_is_chosen_from_by_the_defaults_of_what_it_did_not_know() -> None:
+    older = {"policy": "lower-bound", "trials": 24, "something_gone": 3}
+    assert criteria_from(older, {}) == Criteria("lower-bound")
+    assert criteria_from({}, {}) == Criteria()
+
+
+def test_other_settings_of_the_study_do_not_matter_to_its_criteria() -> None:
+    assert criteria_from({**STORED, "max_epochs": 1, "first_rung": 5}, {}).max_params == 9_000
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"policy": "paretto"}, "Unknown policy 'paretto'. Did you mean 'pareto'?"),
+        ({"correction": "pared"}, "Unknown correction 'pared'. Did you mean 'paired'?"),
+        ({"max_params": 0}, "max-params is 0: "),
+        ({"policy": "smallest-gap 7"}, "tolerance is '7': "),
+        ({"polici": "pareto"}, "unknown setting 'polici'. Did you mean 'policy'?"),
+    ],
+)
+def test_choosing_again_by_something_impossible_is_refused(
+    flags: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        criteria_from(STORED, flags)
+    assert str(caught.value).startswith(words)
+
+
+# The registered model, and what it must be
+
+
+def test_models_of_different_data_are_registered_by_different_names() -> None:
+    tracking = TrackingSettings()
+    assert tracking.model_name("digits") == "podium-digits"
+    assert tracking.model_name("mnist") == "podium-mnist"
+
+
+@pytest.mark.parametrize(
+    ("registered", "name"),
+    [("shipped", "shipped"), ("{data}", "digits"), ("{data}-of-{data}", "digits-of-digits")],
+)
+def test_the_registered_model_may_be_named_in_mlflow_yaml(registered: str, name: str) -> None:
+    MLFLOW_FILE.write_text(f"registered_model: '{registered}'\n")
+    assert load_settings(None, {}).tracking.model_name("digits") == name
+
+
+def test_other_braces_in_a_model_name_are_left_alone() -> None:
+    tracking = TrackingSettings(registered_model="{data}-{x}-{}")
+    assert tracking.model_name("digits") == "digits-{x}-{}"
+
+
+def test_gates_may_be_set_in_mlflow_yaml_and_the_rest_stay_at_their_defaults() -> None:
+    MLFLOW_FILE.write_text("gates: {min_accuracy: 0.95, max_size_mb: null}\n")
+    gates = load_tracking().gates
+    assert (gates.min_accuracy, gates.max_size_mb) == (0.95, None)
+    assert gates.max_latency_ms == GateSettings().max_latency_ms
+    assert gates.reproducible_load
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("min_accuracy", "min_class_recall") for value in (-0.1, 1.1)),
+        ("non_inferiority_margin", -0.01),
+        ("non_inferiority_margin", 1.01),
+        ("max_calibration_error", 2),
+        ("max_size_mb", 0),
+        ("max_latency_ms", -1),
+        ("max_latency_ms", ".inf"),
+        ("min_accuracy", "high"),
+        ("reproducible_load", 7),
+    ],
+)
+def test_an_impossible_gate_is_refused_by_file_and_name(name: str, value: Any) -> None:
+    MLFLOW_FILE.write_text(f"gates: {{{name}: {value}}}\n")
+    message = complaint()
+    assert message.startswith("mlflow.yaml: ")
+    assert name.replace("_", "-") in message
+
+
+def test_an_unknown_gate_names_the_nearest() -> None:
+    MLFLOW_FILE.write_text("gates: {min_acuracy: 0.9}\n")
+    message = complaint()
+    assert message.startswith("mlflow.yaml: ")
+    assert "'min_acuracy'" in message
+    assert "Did you mean 'min_accuracy'?" in message
+
+
+def test_gates_may_spell_names_like_flags() -> None:
+    MLFLOW_FILE.write_text("gates:\n  min-accuracy: 0.9\n")
+    assert load_tracking().gates.min_accuracy == 0.9
+
+
+def test_yes_is_not_taken_for_an_accuracy_of_one() -> None:
+    MLFLOW_FILE.write_text("gates: {min_accuracy: yes}\n")
+    assert "min-accuracy" in complaint()
+
+
+def test_gates_of_a_study_file_beat_mlflow_yaml_and_leave_the_rest_of_them() -> None:
+    MLFLOW_FILE.write_text("gates: {max_size_mb: 5, min_accuracy: 0.9}\n")
+    gates = from_file("tracking: {gates: {min_accuracy: 0.95}}").tracking.gates
+    assert (gates.min_accuracy, gates.max_size_mb) == (0.95, 5.0)
+
+
+def test_gates_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        GateSettings().min_accuracy = 0.1
 
 
 # Files

@@ -16,8 +16,9 @@ import pytest
 from mlflow.entities import Run
 
 from search.ledger import Ledger
-from search.records import Phase, State
+from search.records import Criteria, Phase, State
 from search.selection import confirmed_candidates, recommend
+from spaces.config import TrialConfig
 from tests.running import Finished, podium, tracked
 
 TRIALS, EPOCHS, FINALISTS, SEEDS = 8, 6, 2, 2
@@ -49,7 +50,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
 
 def test_the_run_says_what_was_decided_and_where_it_is(study: Study) -> None:
     out = study.finished.out
-    for part in ("fingerprint", "Verdict:", "report.html", "models:/podium/1", "podium ui"):
+    for part in ("fingerprint", "Verdict:", "report.html", "models:/podium-digits/1", "podium ui"):
         assert part in out
 
 
@@ -153,13 +154,44 @@ def test_the_test_split_was_opened_once_and_the_opening_is_recorded(study: Study
     openings = study.ledger.openings(record.facts["test_fingerprint"])
     assert [(o.study, o.reason) for o in openings] == [("first", "final verdict")]
     assert record.outcome["verdict"]["openings"] == 1
+    tag = study.parent.data.tags["podium.test_opened.1"]
+    assert tag.endswith(f"{record.facts['test_fingerprint']} final verdict")
+    assert "podium.test_opened.2" not in study.parent.data.tags
+
+
+def test_the_test_log_lists_every_opening(study: Study) -> None:
+    record = study.ledger.study("first")
+    finished = podium("test-log", "--format", "json", folder=study.folder)
+    assert finished.code == 0, finished.err
+    [row] = json.loads(finished.out)
+    assert row["fingerprint"] == record.facts["test_fingerprint"]
+    assert (row["study"], row["reason"], row["opening"]) == ("first", "final verdict", 1)
+    assert row["data"] == "digits"
+    assert "opened once" in podium("test-log", "first", folder=study.folder).out
+    assert podium("test-log", "fist", folder=study.folder).code == 2
 
 
 def test_the_recommendation_is_the_policys_choice_from_the_ledger(study: Study) -> None:
     record = study.ledger.study("first")
-    candidates = confirmed_candidates(study.ledger.trials("first"), record.facts["baseline"])
-    chosen = recommend(candidates, "one-standard-error", 0.2).winner.config.config_id
-    assert record.outcome["recommended"] == chosen
+    candidates = confirmed_candidates(
+        study.ledger.trials("first"), record.facts["baseline"], "", study.ledger.costs("first")
+    )
+    chosen = recommend(candidates, Criteria(), 0.2).winner
+    assert record.outcome["recommended"] == chosen.config.config_id
+    assert chosen.costs is not None
+    assert record.outcome["costs"]["single"]["median_ms"] == chosen.costs.single.median_ms
+    assert study.ledger.trials("first")[record.outcome["trial"]].config == chosen.config
+
+
+def test_costs_of_every_candidate_are_measured(study: Study) -> None:
+    trials = study.ledger.trials("first")
+    confirmed = {t.config.config_id for t in trials if t.phase is Phase.CONFIRM}
+    costs = study.ledger.costs("first")
+    assert set(costs) == confirmed
+    for item in costs.values():
+        assert item.file_bytes > 1_000
+        assert 0 < item.single.median_ms <= item.single.p99_ms
+        assert 0 < item.batch.median_ms <= item.batch.p99_ms
 
 
 def test_the_registered_model_takes_raw_images_and_scores_as_the_verdict_says(
@@ -167,19 +199,23 @@ def test_the_registered_model_takes_raw_images_and_scores_as_the_verdict_says(
 ) -> None:
     from search.data import load
 
-    version = study.client.get_model_version("podium", "1")
+    version = study.client.get_model_version("podium-digits", "1")
     assert version.run_id == study.parent.info.run_id
     assert version.tags["podium.study"] == "first"
+    outcome = study.ledger.study("first").outcome
+    config = TrialConfig.model_validate_json(version.tags["podium.config"])
+    assert config.config_id == outcome["recommended"] == version.tags["podium.config_id"]
+    assert version.description.startswith(outcome["verdict"]["sentence"])
     data = load("digits", None, seed=3)
     images, labels = data.test.open("test", "test", 0, lambda _: None)
     mlflow.set_tracking_uri(f"sqlite:///{study.folder}/runs/mlflow.db")
-    model = mlflow.pyfunc.load_model("models:/podium/1")
+    model = mlflow.pyfunc.load_model("models:/podium-digits/1")
     assert model.metadata.signature.inputs.inputs[0].shape == (-1, 8, 8, 1)
     assert model.metadata.saved_input_example_info is not None
     probabilities = np.asarray(model.predict(images.astype(np.float32)))
     accuracy = float((probabilities.argmax(axis=1) == labels).mean())
     assert accuracy == pytest.approx(study.parent.data.metrics["test_accuracy"], abs=1e-9)
-    requirements = mlflow.artifacts.load_text("models:/podium/1/requirements.txt")
+    requirements = mlflow.artifacts.load_text("models:/podium-digits/1/requirements.txt")
     assert all("==" in line for line in requirements.splitlines())
 
 
@@ -187,7 +223,9 @@ def test_the_reports_are_artifacts_of_the_parent_run(study: Study) -> None:
     names = {a.path for a in study.client.list_artifacts(study.parent.info.run_id)}
     assert {"report.md", "report.html"} <= names
     verdict = study.ledger.study("first").outcome["verdict"]["sentence"]
-    assert study.parent.data.tags["mlflow.note.content"] == verdict
+    note = study.parent.data.tags["mlflow.note.content"]
+    assert note.startswith(verdict)
+    assert f"/runs/{study.parent.info.run_id}/artifacts/report.html" in note
     assert verdict in (study.folder / "runs/studies/first/report.md").read_text()
 
 
@@ -231,6 +269,20 @@ def test_recommend_applies_another_policy_without_opening_the_test_split(study: 
     assert "Recommended:" in finished.out
     record = study.ledger.study("first")
     assert len(study.ledger.openings(record.facts["test_fingerprint"])) == 1
+
+
+def test_recommend_takes_constraints_and_says_what_they_rule_out(study: Study) -> None:
+    candidates = confirmed_candidates(
+        study.ledger.trials("first"), study.ledger.study("first").facts["baseline"]
+    )
+    smallest = min(c.parameters for c in candidates)
+    found = podium("recommend", "first", "--max-params", str(smallest), folder=study.folder)
+    assert found.code == 0, found.err
+    assert f"{smallest:,} parameters" in found.out
+    assert f"more than --max-params {smallest:g}" in " ".join(found.out.split())
+    none = podium("recommend", "first", "--max-params", "1", folder=study.folder)
+    assert none.code == 2
+    assert "No confirmed candidate meets the constraints" in none.err
 
 
 def test_a_second_study_of_the_same_name_is_refused(study: Study) -> None:

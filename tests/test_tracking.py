@@ -17,6 +17,7 @@ from search.ledger import Ledger
 from search.records import (
     Assignment,
     EpochReport,
+    Opening,
     Phase,
     State,
     TestResult,
@@ -421,3 +422,34 @@ def test_a_uri_that_cannot_be_used_is_refused_without_writing_or_telling_secrets
         check_tracking(TrackingSettings(tracking_uri=uri))
     assert "secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_every_opening_of_the_test_split_by_a_study_is_tagged_on_its_run(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    _fill(ledger, "judge", 1)
+    ledger.record_opening(Opening("split-a", "another", "final verdict", 1_700_000_000_000))
+    ledger.record_opening(Opening("split-a", "judge", "final verdict", 1_700_000_060_000))
+    tracker = _tracker(store, ledger, "judge")
+    tracker.start()
+    ledger.record_opening(Opening("split-b", "judge", "a second look", 1_700_000_120_000))
+    tracker.wake()
+    tracker.close(60)
+    tags = mlflow.MlflowClient().get_run(tracker.run_id).data.tags
+    assert {key: tag for key, tag in tags.items() if key.startswith("podium.test_opened")} == {
+        "podium.test_opened.1": "2023-11-14T22:14:20+00:00 split-a final verdict",
+        "podium.test_opened.2": "2023-11-14T22:15:20+00:00 split-b a second look",
+    }
+
+
+def test_whoever_waits_for_mlflow_hears_once_that_it_was_reached(
+    store: TrackingSettings, ledger: Ledger
+) -> None:
+    _fill(ledger, "reached", 1)
+    tracker = _tracker(store, ledger, "reached")
+    heard: list[str] = []
+    tracker.on_reached = lambda client: heard.append(client.tracking_uri)
+    tracker.start()
+    tracker.wake()
+    tracker.close(60)
+    assert heard == [store.tracking_uri]

@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import mlflow.models
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,10 +17,10 @@ from sklearn.model_selection import StratifiedKFold
 from search.backend import keras
 from search.data import TrainingData, load
 from search.model import build_network
-from search.records import Assignment, Examination, Phase, TrialTotals, WorkerReport
+from search.records import Assignment, Examination, Phase, Timing, TrialTotals, WorkerReport
 from search.space import find_space
 from search.trainer import Task, Trainer
-from search.worker import Worker, WorkerContext, examine
+from search.worker import REFERENCE_FILE, Worker, WorkerContext, examine
 from spaces.config import TrialConfig
 from tests.builders import make_assignment
 
@@ -121,7 +122,8 @@ def test_an_examination_gives_each_models_probabilities_and_one_package(
         run.run_epoch()
         models[str(units)] = run.saved_model()
     images = data.images[:40]
-    examined = examine(Examination(models, images, ship="6", requirements=("keras==3.15.1",)))
+    job = Examination(models, images, ship="6", requirements=("keras==3.15.1",))
+    examined = examine(job, data)
     assert set(examined.probabilities) == {"4", "6"}
     for probabilities in examined.probabilities.values():
         assert probabilities.shape == (40, 10)
@@ -133,6 +135,41 @@ def test_an_examination_gives_each_models_probabilities_and_one_package(
     shipped = keras.models.load_model(tmp_path / "data" / "model.keras")
     again = shipped.predict(images.astype(np.float32), verbose=0)
     np.testing.assert_allclose(again, examined.probabilities["6"], atol=1e-6)
+    with np.load(tmp_path / REFERENCE_FILE, allow_pickle=False) as reference:
+        np.testing.assert_array_equal(reference["images"], data.images[:32].astype(np.float32))
+        expected = shipped.predict(reference["images"], verbose=0)
+        np.testing.assert_allclose(reference["probabilities"], expected, atol=1e-6)
+    metadata = mlflow.models.Model.load(str(tmp_path)).metadata
+    assert metadata == {
+        "data": "digits",
+        "classes": list("0123456789"),
+        "image_shape": [8, 8, 1],
+    }
+
+
+def test_a_worker_measures_what_models_cost(data: TrainingData, tmp_path: Path) -> None:
+    worker = _worker(data, tmp_path)
+    model = _all_reports(worker, _assignment(2, keep_model=True))[-1].model
+    assert model is not None
+    worker.take(Timing({"a": model, "b": model}, data.image_shape))
+    report = worker.step()
+    assert report.final
+    assert set(report.timed) == {"a", "b"}
+    for costs in report.timed.values():
+        assert costs.file_bytes == len(model)
+        for latency in (costs.single, costs.batch):
+            assert 0 < latency.median_ms <= latency.p99_ms < 10_000
+
+
+def test_a_model_of_which_the_costs_cannot_be_measured_is_a_failure_and_no_exception(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    worker = _worker(data, tmp_path)
+    worker.take(Timing({"a": b"no model"}, data.image_shape))
+    report = worker.step()
+    assert report.final
+    assert report.failure
+    assert report.timed == {}
 
 
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])

@@ -1,0 +1,1 @@
+"""The parts of the report page: what it says, chapter by chapter, and its charts."""

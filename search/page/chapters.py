@@ -1,0 +1,368 @@
+"""The chapters of a report that make the decision: what was chosen, how sure, what next."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+from search.page import charts
+from search.page.article import (
+    SIGNIFICANT,
+    UNKNOWN,
+    Block,
+    Bullets,
+    Cell,
+    Chapter,
+    Charts,
+    ReportContent,
+    Row,
+    Table,
+    Text,
+    Tiles,
+    chance,
+    change,
+    change_span,
+    columns,
+    counted,
+    listed,
+    milliseconds,
+    name_of,
+    rounded,
+    row,
+    share,
+    span,
+    times,
+)
+from search.records import (
+    Candidate,
+    Contest,
+    Criteria,
+    Reasoned,
+    Recommendation,
+    Verdict,
+)
+from search.selection import called, percent, points
+
+NO_VERDICT = (
+    "No verdict: this study searched only; nothing was confirmed and the test split stayed locked."
+)
+UNJUDGED = "No verdict: candidates were confirmed, but the test split was not opened."
+
+
+def front(content: ReportContent) -> Iterator[Block]:
+    """The first screen: the verdict, how sure it is, the key figures, what to do next."""
+    recommendation, verdict = content.recommendation, content.verdict
+    if verdict is not None:
+        yield Text(verdict.headline, tone="verdict")
+    else:
+        yield Text(NO_VERDICT if recommendation is None else UNJUDGED, tone="verdict")
+    if recommendation is not None:
+        yield Text(" ".join(_how_sure(recommendation, verdict)), tone="lead")
+    else:
+        yield Text(_best_so_far(content), tone="lead")
+    tiles = list(_tiles(content))
+    if tiles:
+        yield Tiles(tiles)
+    yield from _next_step(content)
+    if content.trouble:
+        yield Text(content.trouble, tone="note")
+
+
+def _how_sure(recommendation: Recommendation, verdict: Verdict | None) -> Iterator[str]:
+    yield _separation(recommendation)
+    contests = verdict.contests if verdict else ()
+    unclear = [c for c in contests if not c.adjusted_p < SIGNIFICANT]
+    if unclear:
+        rivals = listed([f"the {c.rival} ({_margin(c)})" for c in unclear])
+        yield f"The test images do not settle whether it is better than {rivals}."
+    for side, sign in (("more", 1), ("less", -1)):
+        clear = [c for c in contests if c not in unclear and sign * c.difference.value > 0]
+        if clear:
+            rivals = listed([f"the {c.rival} ({_margin(c)})" for c in clear])
+            yield f"On the test images it is {side} accurate than {rivals}, beyond chance."
+
+
+def _margin(contest: Contest) -> str:
+    found = contest.difference
+    interval = f"95% interval {rounded(found.low)} to {rounded(found.high)}"
+    return f"{rounded(found.value)} points, {interval}"
+
+
+def _separation(recommendation: Recommendation) -> str:
+    """Whether the evidence tells the chosen candidate from the others."""
+    winner, best = recommendation.winner, recommendation.ranked[0]
+    others = _unseparated(recommendation)
+    runs = counted(len(winner.accuracies), "repeated training run")
+    if others:
+        return (
+            f"The evidence does not separate the recommended one from {listed(others)}: in {runs} "
+            "each, their accuracy on validation images differs by no more than chance explains; "
+            "the policy decided between them."
+        )
+    if len(recommendation.ranked) == 1:
+        return (
+            f"Nothing else was confirmed than {called(winner)}: there was nothing to choose from."
+        )
+    if best.candidate is winner or not best.allowed:
+        allowed = "" if all(r.allowed for r in recommendation.ranked) else " that the limits allow"
+        return (
+            f"In {runs} each, {called(winner)} was more accurate than every other candidate"
+            f"{allowed}, by more than chance explains."
+        )
+    return (
+        f"In {runs} each, {called(winner)} was {points(best.candidate.mean - winner.mean)} less "
+        f"accurate than {called(best.candidate)}, more than chance explains; the policy accepts it."
+    )
+
+
+def _unseparated(recommendation: Recommendation) -> list[str]:
+    """Whom the evidence does not tell from the chosen one; who has a name by that name."""
+    near = [
+        r.candidate
+        for r in recommendation.ranked
+        if r.candidate.config.config_id in recommendation.unseparated
+    ]
+    known = [called(c) for c in near if c.is_baseline or c.is_champion]
+    others = len(near) - len(known)
+    return [*([counted(others, "other candidate")] if others else []), *known]
+
+
+def _best_so_far(content: ReportContent) -> str:
+    ranked = content.ranked
+    if not ranked:
+        failed = [t.reason for t in content.searched if t.reason]
+        return f"No trial reached a result. {failed[0] if failed else ''}".strip()
+    best = ranked[0]
+    return (
+        f"The best of {counted(len(ranked), 'trial')} is trial {best.number} with "
+        f"{share(best.val_accuracy)} validation accuracy: {best.config.summary}. The best of many "
+        "single scores is partly luck; a confirmation would say how much."
+    )
+
+
+def baseline_of(recommendation: Recommendation) -> Candidate | None:
+    """The baseline, if it was confirmed."""
+    return next((r.candidate for r in recommendation.ranked if r.candidate.is_baseline), None)
+
+
+def _tiles(content: ReportContent) -> Iterator[tuple[str, str, str]]:
+    recommendation, verdict = content.recommendation, content.verdict
+    if verdict is not None:
+        accuracy = verdict.tested.accuracy
+        said = f"95% interval {span(accuracy)}, on {verdict.images:,} images kept aside"
+        yield "Right on test images", percent(accuracy.value), said
+        for contest in verdict.contests:
+            unclear = "" if contest.adjusted_p < SIGNIFICANT else "; chance could explain it"
+            low, high = rounded(contest.difference.low), rounded(contest.difference.high)
+            said = f"points, 95% interval {low} to {high}{unclear}"
+            yield f"Against the {contest.rival}", rounded(contest.difference.value), said
+    if recommendation is None:
+        if content.ranked:
+            best = content.ranked[0]
+            yield "Best validation accuracy", share(best.val_accuracy), f"trial {best.number}"
+            parameters = best.totals.parameters if best.totals else 0
+            yield "Its size", f"{parameters:,}", "parameters"
+        return
+    winner, baseline = recommendation.winner, baseline_of(recommendation)
+    rival = baseline if baseline is not None and baseline is not winner else None
+    said = "parameters"
+    if rival:
+        said += (
+            f", {times(winner.parameters, rival.parameters)} the baseline's {rival.parameters:,}"
+        )
+    yield "Size", f"{winner.parameters:,}", said
+    if winner.costs:
+        said = "median for one image"
+        if rival and rival.costs:
+            said += f"; baseline {milliseconds(rival.latency_ms)}"
+        yield "Time per image", milliseconds(winner.latency_ms), said
+
+
+def _next_step(content: ReportContent) -> Iterator[Block]:
+    if content.verdict is None:
+        return
+    if content.model is None:
+        yield Text("Next: the model is not registered in MLflow, so it cannot be promoted yet.")
+        return
+    command = f"podium promote {shlex.quote(content.study)}"
+    worse = any(
+        c.adjusted_p < SIGNIFICANT and c.difference.value < 0 for c in content.verdict.contests
+    )
+    todo = "To promote the new model all the same" if worse else "Next: make it the champion"
+    yield Text(f"{todo}, if the gates of mlflow.yaml hold:", command, "lead")
+
+
+# The decision
+
+
+def decision(content: ReportContent) -> Iterator[Chapter]:
+    """The candidates, the rule, the comparisons, and what other rules would have chosen."""
+    recommendation = content.recommendation
+    if recommendation is None:
+        return
+    blocks: list[Block] = [
+        *([Text(content.verdict.sentence)] if content.verdict else []),
+        Text(recommendation.summary),
+        Text(f"Policy {recommendation.policy}: {explained(recommendation.criteria)}."),
+        Text(_constraints(recommendation.criteria)),
+        _candidate_table(recommendation),
+        Text(
+            "Means, standard errors and gaps are of validation accuracy over the repeated runs. "
+            "Those errors are corrected for resampled splits, which overlap (Nadeau and Bengio "
+            "2003). Latency is the median for one image.",
+            tone="fine",
+        ),
+    ]
+    if len(recommendation.ranked) > 1:
+        blocks.append(Charts([charts.candidates(recommendation.ranked, recommendation.chosen)]))
+    blocks.append(_run_table(content, recommendation))
+    blocks += _comparisons(recommendation)
+    blocks += _alternatives(recommendation)
+    blocks += _optimism(recommendation)
+    yield Chapter("decision", "The decision", blocks)
+
+
+def explained(criteria: Criteria) -> str:
+    """The policy in one sentence without its full stop."""
+    given_up = points(criteria.tolerance)
+    cost = "lowest latency" if criteria.cost == "latency" else "fewest parameters"
+    known = {
+        "one-standard-error": "the cheapest candidate (fewest parameters, then lowest latency) "
+        "whose mean validation accuracy is within one standard error of the best mean (Breiman et "
+        f"al. 1984) and not below the baseline's, the error {_corrected(criteria)}",
+        "best-mean": "the highest mean validation accuracy, whatever it costs",
+        "lower-bound": "the highest lower 95% confidence bound of the mean validation accuracy",
+        "smallest-gap": "the smallest gap between training and validation accuracy, among the "
+        f"candidates at most {given_up} below the best mean and not below the baseline's",
+        "cheapest-within": f"the {cost} among the candidates at most {given_up} below the best "
+        "mean",
+        "pareto": "the knee of the front over accuracy, parameters and latency: of the candidates "
+        "that no other one beats in all three, the one where more accuracy begins to cost most",
+    }
+    return known.get(criteria.policy, "a rule of its own")
+
+
+def _corrected(criteria: Criteria) -> str:
+    if criteria.correction == "nadeau-bengio":
+        return "corrected for resampled splits, which overlap (Nadeau and Bengio 2003)"
+    return "taken without what a candidate shares with the best on a seed (Morey 2008)"
+
+
+def _constraints(criteria: Criteria) -> str:
+    limits = []
+    if criteria.max_params is not None:
+        limits.append(f"at most {criteria.max_params:,} parameters")
+    if criteria.max_latency_ms is not None:
+        limits.append(f"at most {criteria.max_latency_ms:g} ms for one image")
+    if criteria.max_gap is not None:
+        limits.append(f"a gap of at most {points(criteria.max_gap)}")
+    if criteria.min_class_recall is not None:
+        limits.append(f"a recall of at least {percent(criteria.min_class_recall)} in every class")
+    if not limits:
+        return "Hard constraints: none were set."
+    return f"Hard constraints, before any policy: {listed(limits)}."
+
+
+def _candidate_table(recommendation: Recommendation) -> Table:
+    names = ("candidate", "mean", "standard error", "parameters", "latency", "gap", "in the search")
+    return Table(
+        "Candidates, by mean validation accuracy",
+        columns(*names, "decision", wide=(0, 7)),
+        [
+            _candidate_row(reasoned, index == recommendation.chosen)
+            for index, reasoned in enumerate(recommendation.ranked)
+        ],
+    )
+
+
+def _candidate_row(reasoned: Reasoned, chosen: bool) -> Row:
+    candidate = reasoned.candidate
+    return row(
+        Cell(f"{name_of(candidate)}{' (chosen)' if chosen else ''}", candidate.config.summary),
+        share(candidate.mean),
+        points(reasoned.standard_error),
+        f"{candidate.parameters:,}",
+        milliseconds(candidate.latency_ms),
+        change(candidate.gap),
+        share(candidate.search_accuracy),
+        Cell(reasoned.reason, "" if reasoned.allowed else "ruled out by a hard constraint"),
+        marked=chosen,
+    )
+
+
+def _run_table(content: ReportContent, recommendation: Recommendation) -> Table:
+    """Every confirmation run with its seeds."""
+    trials = {t.number: t for t in content.trials}
+    rows = []
+    for reasoned in recommendation.ranked:
+        candidate = reasoned.candidate
+        gaps = candidate.gaps or [None] * len(candidate.trials)
+        for number, accuracy, gap in zip(candidate.trials, candidate.accuracies, gaps, strict=True):
+            trial = trials.get(number)
+            seeds = (str(trial.seed), str(trial.split_seed)) if trial else (UNKNOWN, UNKNOWN)
+            cells = (name_of(candidate), str(number), *seeds, share(accuracy), change(gap))
+            rows.append(row(*cells))
+    names = ("candidate", "trial", "seed", "split seed", "validation accuracy", "gap")
+    return Table("Single runs and their seeds", columns(*names), rows, folded=True)
+
+
+def _comparisons(recommendation: Recommendation) -> Iterator[Block]:
+    if not recommendation.comparisons:
+        return
+    names = ("against", "difference", "95% interval", "probability that it is better")
+    yield Table(
+        f"{called(recommendation.winner).capitalize()} against others, on paired validation runs",
+        columns(*names, "p", "p, Holm-adjusted"),
+        [
+            row(
+                Cell(c.rival, c.config_id),
+                change(c.difference.value),
+                change_span(c.difference),
+                share(c.better),
+                chance(c.p_value),
+                chance(c.adjusted_p),
+            )
+            for c in recommendation.comparisons
+        ],
+    )
+
+
+def _alternatives(recommendation: Recommendation) -> Iterator[Block]:
+    if not recommendation.alternatives:
+        return
+    known = {r.candidate.config.config_id: r.candidate for r in recommendation.ranked}
+    rows = []
+    for policy, config_id in recommendation.alternatives.items():
+        candidate = known.get(config_id)
+        used = policy == recommendation.policy
+        rows.append(
+            row(
+                f"{policy}{' (used)' if used else ''}",
+                name_of(candidate) if candidate else config_id,
+                share(candidate.mean) if candidate else UNKNOWN,
+                f"{candidate.parameters:,}" if candidate else UNKNOWN,
+                marked=used,
+            )
+        )
+    names = ("policy", "would choose", "mean", "parameters")
+    yield Table("What each policy would choose", columns(*names, text=(0, 1)), rows)
+
+
+def _optimism(recommendation: Recommendation) -> Iterator[Block]:
+    optimism, winner = recommendation.optimism, recommendation.winner
+    if optimism is None:
+        return
+    verb = "took away" if optimism >= 0 else "added"
+    yield Text(
+        f"Optimism: {called(winner)} scored {share(winner.search_accuracy)} in the search, and "
+        f"{share(winner.mean)} on average when confirmed on fresh seeds: the confirmation {verb} "
+        f"{points(abs(optimism))}."
+    )
+
+
+def changes(content: ReportContent) -> Iterator[Chapter]:
+    """What would have to be different for another choice."""
+    recommendation = content.recommendation
+    if recommendation is not None and recommendation.changes:
+        blocks = [Bullets(recommendation.changes)]
+        yield Chapter("changes", "What would change the decision", blocks)

@@ -1,0 +1,195 @@
+"""The chapters of a report for whoever uses the model: risks, limits, how to run it again."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+
+from search.page.article import (
+    SIGNIFICANT,
+    Block,
+    Bullets,
+    Chapter,
+    Definitions,
+    ReportContent,
+    Text,
+    counted,
+    listed,
+    share,
+    span,
+)
+from search.records import (
+    State,
+    Verdict,
+)
+from search.selection import points
+
+FEW_TEST_IMAGES = 30
+LOW_RECALL = 0.8
+WIDE_INTERVAL = 0.02
+POOR_CALIBRATION = 0.05
+LARGE_GAP = 0.05
+
+
+def risks(content: ReportContent) -> Iterator[Chapter]:
+    """What the figures warn of, what the model is for, and what it is not for."""
+    found = [*_test_risks(content), *_validation_risks(content), *_general_risks(content)]
+    shape = " x ".join(map(str, content.facts.get("image_shape", ()))) or "the trained size"
+    classes, data = content.classes, content.facts.get("data", "this data set")
+    use = (
+        f"It is meant for images like those of {data}, {shape}, that show one of "
+        f"{listed(classes) if classes else 'its classes'}."
+    )
+    out = [
+        f"Images of another size than {shape}, of another source, or prepared in another way: "
+        "nothing here says how it does on them.",
+        "Images that show none of its classes: it names one all the same, sometimes surely.",
+        "Decisions about people: the data has no groups to compare, so that nothing is known of "
+        "fairness between them.",
+    ]
+    blocks: list[Block] = [
+        Text(f"Intended use. {use}"),
+        Text("Risks that the figures of this study show:"),
+        Bullets(found),
+        Text("Not for:"),
+        Bullets(out),
+    ]
+    yield Chapter("risks", "Intended use, risks, and what it is not for", blocks)
+
+
+def _test_risks(content: ReportContent) -> Iterator[str]:
+    verdict = content.verdict
+    if verdict is None:
+        yield "There is no unbiased figure: the test split was not used for a verdict."
+        return
+    accuracy = verdict.tested.accuracy
+    if accuracy.high - accuracy.low > WIDE_INTERVAL:
+        yield (
+            f"The test split is small, {verdict.images:,} images: the accuracy is known to lie "
+            f"between {span(accuracy).replace(' to ', ' and ')}."
+        )
+    if verdict.openings > 1:
+        yield f"The test split was opened {verdict.openings} times, so its figures lean upward."
+    for contest in verdict.contests:
+        if not contest.adjusted_p < SIGNIFICANT:
+            low = points(max(0.0, -contest.difference.low))
+            yield f"It may be up to {low} less accurate than the {contest.rival}."
+        elif contest.difference.value < 0:
+            yield f"It is less accurate than the {contest.rival}, by more than chance explains."
+    yield from _class_risks(verdict, content.classes)
+    error = verdict.tested.measures.calibration_error
+    if error > POOR_CALIBRATION:
+        yield (
+            f"Its probabilities are off by {share(error)} on average: calibrate them before a "
+            "threshold or a cost is based on them."
+        )
+    recommendation = content.recommendation
+    if recommendation is not None and recommendation.winner.mean > accuracy.high:
+        yield (
+            f"Validation ({share(recommendation.winner.mean)}) lies above the interval of the test "
+            "split: the test images are harder, or different."
+        )
+
+
+def _class_risks(verdict: Verdict, classes: Sequence[str]) -> Iterator[str]:
+    recalls, accuracy = verdict.tested.recalls, verdict.tested.accuracy.value
+    known = [c for c in range(len(recalls)) if not math.isnan(recalls[c].value)]
+    low = [c for c in known if recalls[c].value < LOW_RECALL or recalls[c].high < accuracy]
+    low.sort(key=lambda c: (recalls[c].value, c))
+    if low:
+        named = listed([f"{classes[c]} ({share(recalls[c].value)})" for c in low])
+        yield f"It finds some classes less often than others: {named}."
+    rare = [c for c in known if sum(verdict.tested.measures.confusion[c]) < FEW_TEST_IMAGES]
+    if rare:
+        named = listed([classes[c] for c in rare])
+        yield f"Fewer than {FEW_TEST_IMAGES} test images each, so that recall is a guess: {named}."
+    missing = [classes[c] for c in range(len(recalls)) if math.isnan(recalls[c].value)]
+    if missing:
+        yield f"The test split has no image of {listed(missing)}: nothing is known of them."
+
+
+def _validation_risks(content: ReportContent) -> Iterator[str]:
+    recommendation = content.recommendation
+    if recommendation is None:
+        return
+    winner = recommendation.winner
+    if winner.gap > LARGE_GAP:
+        yield (
+            f"It is {points(winner.gap)} more accurate on training than on validation images: it "
+            "has learned some of them by heart."
+        )
+    if len(winner.accuracies) < 5:
+        runs = counted(len(winner.accuracies), "run")
+        yield f"Only {runs} of each candidate confirm the choice: its spread is barely known."
+
+
+def _general_risks(content: ReportContent) -> Iterator[str]:
+    failed = sum(t.state is State.FAILED for t in content.trials)
+    if failed:
+        total = counted(len(content.trials), "trial")
+        yield f"{failed:,} of {total} failed: part of the space is untried."
+    commit = str(content.facts.get("git_commit", ""))
+    if commit in ("", "unknown") or commit.endswith("+"):
+        yield "The code is not a committed version: running it again may give something else."
+    if content.champion_note:
+        yield "It was not compared with the champion on the same images."
+    yield (
+        "All figures come from one data set, split at random: they say nothing of images that are "
+        "taken later, elsewhere, or with another device, nor of noise and tampering."
+    )
+
+
+def reproduction(content: ReportContent) -> Iterator[Chapter]:
+    """How to run it again, promote it, take it back, and load it."""
+    blocks: list[Block] = [Text("The study, from the folder that holds its data:", content.command)]
+    seed = content.settings.get("seed", content.facts.get("seed"))
+    if seed is not None:
+        blocks.append(
+            Text(
+                f"Seed {seed} decides the data split, the first proposals and the seeds of trials. "
+                "With several trials at once, which of them ends first depends on the machine, and "
+                "with it what is stopped and proposed next: the search may take another course."
+            )
+        )
+    if content.model is not None:
+        blocks += [
+            Text(
+                "Make the model the champion, if the gates hold:",
+                _command("promote", content.study),
+            ),
+            Text("Take that back:", _command("rollback", content.model.name)),
+        ]
+    blocks += _model(content)
+    facts = [(key.replace("_", " "), stated(value)) for key, value in content.facts.items()]
+    if facts:
+        blocks.append(Definitions(facts))
+    yield Chapter("reproduce", "Reproduce, promote, roll back", blocks)
+
+
+def _command(verb: str, name: str) -> str:
+    return f"podium {verb} {shlex.quote(name)}"
+
+
+def _model(content: ReportContent) -> Iterator[Block]:
+    shape = ", ".join(map(str, content.facts.get("image_shape", ()))) or "height, width, channels"
+    if content.model is not None:
+        yield Text("The model in MLflow:", f"mlflow.pyfunc.load_model({content.model.uri!r})")
+    if content.model_file is not None:
+        yield Text("Its file on the machine of the study:", str(content.model_file))
+    if content.model is not None or content.model_file is not None:
+        yield Text(
+            f"It takes raw images, float32 (n, {shape}), as they are in the data set: scaling is "
+            f"inside. It gives a probability for each of {len(content.classes)} classes."
+        )
+
+
+def stated(value: object) -> str:
+    """A fact as text; lists of names shortened."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {stated(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        words = [str(item) for item in value]
+        numeric = all(isinstance(item, int | float) for item in value)
+        return " x ".join(words) if numeric else listed(words) if words else "none"
+    return str(value)

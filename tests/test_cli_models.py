@@ -1,0 +1,395 @@
+"""promote, rollback, champion and predict as they are typed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import typer
+from PIL import Image
+from typer.testing import CliRunner
+
+from search import cli_models
+from search.ledger import Ledger
+from search.loading import Predicted, Reload
+from search.records import PodiumError, State
+from search.settings import TrackingSettings, load_tracking
+from tests.stores import add_reference, add_version, hand_made_model, new_store
+from tests.test_gates import OUTCOME
+
+COMMANDS = ("promote", "rollback", "champion", "predict")
+NAME = "podium-pets"
+SHAPE = [2, 3, 1]
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command ended in."""
+
+    code: int
+    out: str
+    err: str
+    error: str
+
+
+@dataclass
+class Desk:
+    """A folder with a store, a ledger and the commands."""
+
+    folder: Path
+    client: mlflow.MlflowClient
+    loads: dict[str, Reload]
+    loaded: list[str]
+
+    def __call__(self, *words: str) -> Done:
+        result = CliRunner().invoke(application(), words)
+        error = result.exception
+        if isinstance(error, PodiumError):
+            return Done(error.exit_code, result.stdout, result.stderr, str(error))
+        if error is not None and not isinstance(error, SystemExit):
+            raise error
+        return Done(result.exit_code, result.stdout, result.stderr, "")
+
+    def add_study(self, name: str, champion: str | None = None, **outcome: Any) -> str:
+        """A study whose model was registered; gives the version."""
+        folder = hand_made_model(
+            self.folder / name, classes=["cat", "dog"], image_shape=SHAPE, data="pets"
+        )
+        add_reference(folder, np.full((2, *SHAPE), 0.25, np.float32))
+        version = add_version(self.client, NAME, folder, {"podium.study": name})
+        rival = {**OUTCOME["champion"], "version": champion} if champion else None
+        told = {**OUTCOME, "champion": rival, "model": f"models:/{NAME}/{version}", **outcome}
+        self.record(name, told)
+        return version
+
+    def record(self, name: str, outcome: Any, state: State = State.COMPLETED) -> None:
+        """A study in the ledger."""
+        ledger = Ledger(self.folder / "runs" / "ledger.db")
+        settings = {"tracking": {**load_tracking().model_dump(), "experiment": "elsewhere"}}
+        ledger.begin_study(name, settings, {"class_names": ["cat", "dog"]}, 0)
+        if outcome is not None:
+            ledger.set_outcome(name, outcome)
+        if state is not State.RUNNING:
+            ledger.end_study(name, state, "no luck" if state is State.FAILED else None, 1)
+        ledger.close()
+
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Of the registered model."""
+        return {k: str(v) for k, v in self.client.get_registered_model(NAME).aliases.items()}
+
+
+def application() -> typer.Typer:
+    app = typer.Typer(rich_markup_mode="markdown", pretty_exceptions_enable=False)
+    for name in COMMANDS:
+        app.command(epilog=cli_models.EPILOGS[name])(getattr(cli_models, name))
+    return app
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    """A folder in which loading a version is answered at once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    client = new_store(tmp_path)
+    Path("mlflow.yaml").write_text(f"tracking_uri: {client.tracking_uri}\n")
+    desk = Desk(tmp_path, client, {}, [])
+
+    def check_load(_: str, uri: str) -> Reload:
+        desk.loaded.append(uri)
+        return desk.loads.get(uri, Reload(True, 0.0))
+
+    monkeypatch.setattr("search.loading.check_load", check_load)
+    return desk
+
+
+def test_promote_shows_the_gates_and_says_what_comes_next(desk: Desk) -> None:
+    desk.add_study("first")
+    done = desk("promote", "first", "--reason", "the first one", "--by", "alice")
+    assert done.code == 0, done.error
+    assert desk.aliases == {"champion": "1"}
+    assert desk.loaded == [f"models:/{NAME}/1"]
+    for gate in ("min_accuracy", "non_inferiority_margin", "reproducible_load"):
+        assert gate in done.out
+    assert f"{NAME} version 1 is the champion; before it was none." in done.out
+    assert f"podium champion {NAME}" in done.out
+    assert "podium rollback" not in done.out  # there is nothing to go back to
+    tags = desk.client.get_model_version(NAME, "1").tags
+    assert tags["podium.promoted_by"] == "alice"
+    assert tags["podium.promoted_why"] == "the first one"
+    assert tags["podium.promoted_at"].endswith("+00:00")
+    assert tags["podium.report"] == "runs/studies/first/report.html"
+
+
+def test_promote_is_refused_with_code_4_and_every_gate_on_show(desk: Desk) -> None:
+    desk.add_study("first")
+    desk("promote", "first")
+    desk.add_study("second", champion="1", costs=None)
+    desk.loads[f"models:/{NAME}/2"] = Reload(True, 0.5)
+    before = desk.client.get_registered_model(NAME).tags
+    done = desk("promote", "second")
+    assert done.code == 4
+    assert "3 gates do not hold" in done.error
+    assert done.out.count(" NO ") == 3
+    assert done.out.count(" yes ") == 4
+    assert 'podium promote second --override "reason"' in done.error
+    assert desk.aliases == {"champion": "1"}
+    assert desk.client.get_registered_model(NAME).tags == before
+    forced = desk("promote", "second", "--override", "hotfix", "--by", "bob")
+    assert forced.code == 0, forced.error
+    assert f"podium rollback {NAME}" in forced.out
+    assert "Gates that did not hold: max_size_mb, max_latency_ms, reproducible_load" in forced.out
+    assert desk.aliases == {"champion": "2", "previous-champion": "1"}
+
+
+def test_promote_takes_the_gates_of_mlflow_yaml_as_it_is_now(desk: Desk) -> None:
+    desk.add_study("first")
+    with Path("mlflow.yaml").open("a") as file:
+        file.write("gates:\n  min_accuracy: 0.99\n  reproducible_load: false\n")
+    done = desk("promote", "first")
+    assert done.code == 4
+    assert "min_accuracy" in done.error
+    assert desk.loaded == []
+    assert "Not asked for" in done.out
+
+
+def test_promote_goes_to_the_store_of_the_study(desk: Desk, tmp_path: Path) -> None:
+    desk.add_study("first")
+    Path("mlflow.yaml").write_text(f"tracking_uri: sqlite:///{tmp_path}/other.db\n")
+    assert desk("promote", "first").code == 0
+    assert desk.aliases == {"champion": "1"}
+    assert not (tmp_path / "other.db").exists()
+
+
+def test_the_password_of_a_store_comes_from_mlflow_yaml(desk: Desk) -> None:
+    Path("mlflow.yaml").write_text("tracking_uri: postgresql://me:secret@host/db\n")
+    stored = {"tracking_uri": "postgresql://me:***@host/db"}
+    desk.record("s", None)
+    ledger = Ledger(Path("runs/ledger.db"))
+    record = ledger.study("s")
+    ledger.close()
+    assert record is not None
+    record.settings["tracking"].update(stored)
+    found = cli_models._tracking_of(record)
+    assert isinstance(found, TrackingSettings)
+    assert found.tracking_uri == "postgresql://me:secret@host/db"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["promote", "nothing"], 2, "No study 'nothing'"),
+        (["promote", "running"], 2, "has not ended"),
+        (["promote", "failed"], 2, "failed (no luck)"),
+        (["promote", "searched"], 2, "has no verdict"),
+        (["promote", "untracked"], 2, "registered no model"),
+        (["promote", "first", "--reason", ""], 2, "--reason is empty"),
+        (["promote", "first", "--override", " "], 2, "--override is empty"),
+        (["promote", "first", "--by", ""], 2, "--by is empty"),
+        (["rollback"], 4, "has no champion"),
+        (["rollback", "podium-pet"], 2, "Did you mean 'podium-pets'"),
+        (["rollback", "--to", "7"], 2, "no version '7'"),
+        (["champion", "nothing"], 2, "No registered model 'nothing'"),
+        (["predict", "nothing", "a.npy"], 2, "No registered model 'nothing'"),
+        (["predict", NAME, "a.npy"], 2, "a.npy: cannot be read"),
+        (["predict", NAME, "folder"], 2, "folder: is a folder"),
+        (["predict", f"{NAME}/8", "a.npy"], 2, "no version '8'"),
+        (["predict", f"{NAME}@champion", "a.npy"], 2, "no alias 'champion'"),
+    ],
+)
+def test_what_cannot_be_done_is_one_paragraph(
+    desk: Desk, words: list[str], code: int, said: str
+) -> None:
+    desk.add_study("first")
+    desk.record("running", None, State.RUNNING)
+    desk.record("failed", None, State.FAILED)
+    desk.record("searched", {"recommended": "x"})
+    desk.record("untracked", {"verdict": {}})
+    Path("folder").mkdir()
+    done = desk(*words)
+    assert (done.code, done.error.count("\n")) == (code, 0)
+    assert said in done.error
+    assert desk.aliases == {}
+
+
+@pytest.mark.parametrize(
+    "words", [["promote", "s"], ["rollback"], ["champion"], ["predict", NAME, "a.npy"]]
+)
+def test_in_an_empty_folder_nothing_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: Sequence[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(application(), words)
+    assert isinstance(result.exception, PodiumError)
+    assert result.exception.exit_code == 2
+    assert "podium run" in str(result.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rollback_and_champion_tell_the_history(desk: Desk) -> None:
+    desk.add_study("first")
+    desk.add_study("second", champion="1")
+    desk("promote", "first", "--by", "alice")
+    nothing = desk("rollback")
+    assert nothing.code == 4
+    assert "nothing to go back to" in nothing.error
+    desk("promote", "second", "--by", "alice", "--reason", "[bold]faster")
+    done = desk("rollback", "--reason", "slow in production", "--by", "bob")
+    assert done.code == 0, done.error
+    assert desk.loaded[-1] == f"models:/{NAME}/1"
+    assert desk.aliases == {"champion": "1", "previous-champion": "2"}
+    again = desk("rollback", NAME)
+    assert again.code == 0
+    assert "rolled back already" in again.out
+    for words in (["champion"], ["champion", NAME], ["champion", f"models:/{NAME}"]):
+        shown = desk(*words)
+        assert shown.code == 0, shown.error
+        assert f"{NAME}: the champion is version 1 of study first; before it version 2" in shown.out
+        lines = shown.out.splitlines()[-3:]
+        whats = [line.split()[1:4] for line in lines]
+        assert whats == [["rollback", "1", "2"], ["promote", "2", "1"], ["promote", "1", "first"]]
+        for word in ("bob", "slow in production", "[bold]faster", "recommended by study first"):
+            assert word in shown.out
+
+
+def test_rollback_is_refused_where_the_previous_champion_does_not_load(desk: Desk) -> None:
+    desk.add_study("first")
+    desk.add_study("second", champion="1")
+    desk("promote", "first")
+    desk("promote", "second")
+    desk.loads[f"models:/{NAME}/1"] = Reload(False, None, "the file is gone")
+    done = desk("rollback")
+    assert done.code == 4
+    assert "the file is gone" in done.error
+    assert desk.aliases == {"champion": "2", "previous-champion": "1"}
+
+
+def test_with_several_models_rollback_asks_which_and_champion_shows_all(desk: Desk) -> None:
+    desk.add_study("first")
+    desk.client.create_registered_model("podium-other")
+    desk.client.create_registered_model("elsewhere")
+    done = desk("rollback")
+    assert done.code == 2
+    assert "podium-other, podium-pets" in done.error
+    shown = desk("champion").out
+    assert "podium-other has no champion" in shown
+    assert "elsewhere" not in shown
+
+
+def test_champion_says_that_an_alias_was_moved_by_hand(desk: Desk) -> None:
+    desk.add_study("first")
+    desk.client.set_registered_model_alias(NAME, "champion", "1")
+    assert "moved by hand" in desk("champion").out
+    desk("promote", "first")
+    assert "moved by hand" in desk("champion").out
+
+
+def test_champion_says_that_a_promotion_was_interrupted(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk.add_study("first")
+
+    def broken(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(mlflow.MlflowClient, "set_registered_model_alias", broken)
+        CliRunner().invoke(application(), ["promote", "first", "--by", "alice"])
+    shown = desk("champion").out
+    assert "A promote to version 1" in shown
+    assert "by alice" in shown
+    assert "begun at" in desk("promote", "first", "--by", "bob").out
+    assert "was interrupted" not in desk("champion").out
+    assert desk.client.get_model_version(NAME, "1").tags["podium.promoted_by"] == "alice"
+
+
+@pytest.fixture
+def answers(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Any]:
+    """What predict was called with; it answers with the mean pixel."""
+    asked: list[Any] = []
+
+    def predict(_: str, uri: str, images: Any) -> Predicted:
+        asked.append((uri, images))
+        second = images.mean(axis=(1, 2, 3)) / 255
+        return Predicted(np.stack([1 - second, second], axis=1), (0.0, 255.0))
+
+    monkeypatch.setattr("search.loading.predict", predict)
+    desk.add_study("first")
+    return lambda: asked[-1]
+
+
+def test_predict_names_file_place_class_and_probability(
+    desk: Desk, answers: Callable[[], Any]
+) -> None:
+    Image.fromarray(np.full((2, 3), 51, np.uint8)).save("dark.png")
+    np.savez("batch.npz", x=np.full((2, 2, 3), 204, np.uint8), y=np.zeros(2))
+    words = ["predict", NAME, "dark.png", "batch.npz", "--top", "2"]
+    done = desk(*words, "--format", "json")
+    assert done.code == 0, done.error
+    rows = json.loads(done.out)
+    assert [(r["file"], r["index"], r["class"], r["class_2"]) for r in rows] == [
+        ("dark.png", 0, "cat", "dog"),
+        ("batch.npz", 0, "dog", "cat"),
+        ("batch.npz", 1, "dog", "cat"),
+    ]
+    assert [r["probability"] for r in rows] == pytest.approx([0.8, 0.8, 0.8])
+    assert f"Model models:/{NAME}/1: its newest version: it has no champion." in done.err
+    assert "array 'x' is used" in done.err
+    uri, images = answers()
+    assert (uri, images.shape) == (f"models:/{NAME}/1", (3, *SHAPE))
+    table = desk(*words, "--format", "csv").out
+    assert list(csv.DictReader(io.StringIO(table)))[1]["class"] == "dog"
+    assert "| dark.png | 0 | cat | 0.8000 |" in desk(*words, "--format", "markdown").out
+    assert "batch.npz" in desk(*words).out
+
+
+def test_predict_uses_the_version_that_is_asked_for(desk: Desk, answers: Callable[[], Any]) -> None:
+    desk.add_study("second")
+    np.save("a.npy", np.full((2, 3), 9))
+    for words, version in (
+        (NAME, "2"),
+        (f"{NAME}/1", "1"),
+        (f"models:/{NAME}/2", "2"),
+    ):
+        desk("predict", words, "a.npy")
+        assert answers()[0] == f"models:/{NAME}/{version}"
+    desk("promote", "first")
+    done = desk("predict", NAME, "a.npy")
+    assert answers()[0] == f"models:/{NAME}/1"
+    assert "its champion" in done.err
+
+
+def test_predict_says_that_pixels_are_not_in_range(desk: Desk, answers: Callable[[], Any]) -> None:
+    np.save("a.npy", np.full((2, 3), 0.5))
+    done = desk("predict", NAME, "a.npy", "--format", "json")
+    assert "Pixels go up to 0.5 here" in done.err
+    assert json.loads(done.out)
+    assert answers()
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_is_there_at_once_and_shows_an_example(command: str) -> None:
+    result = CliRunner().invoke(application(), [command, "--help"])
+    assert result.exit_code == 0
+    assert f"podium {command}" in result.output
+    assert set(cli_models.EPILOGS) == set(COMMANDS)
+
+
+def test_the_commands_do_not_wait_for_mlflow_or_pandas() -> None:
+    code = (
+        "import sys, search.cli_models\n"
+        "slow = ('mlflow', 'pandas', 'tensorflow', 'scipy', 'sqlalchemy', 'PIL')\n"
+        "print([m for m in slow if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
