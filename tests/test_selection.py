@@ -1430,8 +1430,8 @@ def test_the_summary_names_who_is_surely_more_accurate_beside_whom_it_cannot_sep
     assert made.unseparated == (baseline.config.config_id,)
     assert made.summary.endswith(
         f"over 4 fresh seeds. By the paired runs {best.config.config_id} and "
-        f"{better.config.config_id} would be more accurate. The paired runs do not separate it "
-        "from the baseline."
+        f"{better.config.config_id} would be more accurate. The paired runs do not separate "
+        "the recommended one from the baseline."
     )
 
 
@@ -1446,7 +1446,7 @@ def test_who_is_more_accurate_but_not_surely_so_is_named_once() -> None:
     assert perhaps.mean > surely.mean > small.mean
     assert made.summary.endswith(
         f"By the paired runs {surely.config.config_id} would be more accurate. The paired runs do "
-        "not separate it from the baseline."
+        "not separate the recommended one from the baseline."
     )
 
 
