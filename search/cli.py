@@ -170,7 +170,8 @@ def run(
     if outcome.recommendation is not None:
         print_recommendation(outcome.recommendation)
     if outcome.verdict is not None:
-        tell(f"\nVerdict: {outcome.verdict.sentence}")
+        tell(f"\nVerdict: {outcome.verdict.headline}")
+        tell(outcome.verdict.sentence)
         if outcome.verdict.openings > 1:
             say(f"This test split has now been opened {outcome.verdict.openings} times.")
     else:

@@ -140,7 +140,7 @@ def test_it_loads_without_errors_or_requests_and_every_chart_has_its_marks(
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("width", [320, 390, 768, 1130, 1180, 1280])
 def test_the_page_does_not_scroll_sideways_and_no_chart_is_cut(
     browser: Browser, page: Path, width: int, scheme: str
 ) -> None:
