@@ -8,12 +8,13 @@ import os
 import socket
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.cli_models import EPILOGS, champion, predict, promote, rollback
+from search.cli_models import EPILOGS, champion, predict, promote, rollback, tracking_of
 from search.records import ConfigError, PodiumError
 from search.settings import (
     CORRECTIONS,
@@ -48,6 +49,7 @@ from search.tables import (
 if TYPE_CHECKING:
     from search.launch import Launch
     from search.reproduce import Request
+    from search.study import Outcome
 
 PolicyFlag = Annotated[
     str | None, typer.Option(help=f"{', '.join(POLICIES)}. [one-standard-error]")
@@ -152,19 +154,55 @@ def run(
     """Search, confirm the finalists on fresh seeds, open the test split once, and recommend."""
     flags = {key: value for key, value in locals().items() if key != "config"}
     settings = load_settings(config, flags)
-    from search.console import ProgressView
     from search.launch import prepare
     from search.study import run_study
 
     say("Checking data and tracking, starting Ray ...")
     launch = prepare(settings)
+    _conduct(launch, run_study)
+
+
+@app.command(epilog="Examples: `podium resume STUDY`, `podium resume STUDY --trials +50`")
+def resume(
+    study: Annotated[str, typer.Argument(help="A study that was interrupted, or has ended.")],
+    trials: Annotated[
+        str | None, typer.Option(help="In all, or so many more: +50. [as before]")
+    ] = None,
+    concurrent: Annotated[int | None, typer.Option(help="Trials at once. [as before]")] = None,
+    cpus_per_trial: Annotated[
+        int | None, typer.Option(help="CPUs of each trial. [as before]")
+    ] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="GPUs of each trial. [as before]")
+    ] = None,
+    address: Annotated[str | None, typer.Option(help="A Ray cluster. [as before]")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
+) -> None:
+    """Go on with a study as if it had never been interrupted, or give it more trials."""
+    flags = {key: value for key, value in locals().items() if key != "study"}
+    from search.folder import existing_ledger, find_study
+    from search.launch import prepare_again
+    from search.study import resume_study
+
+    record = find_study(existing_ledger(), study)
+    if "notebook" in record.settings:
+        raise ConfigError(f"Study {study} is a reproduction: run `podium reproduce` again.")
+    say("Checking data and tracking, starting Ray ...")
+    _conduct(prepare_again(record, tracking_of(record), flags), resume_study)
+
+
+def _conduct(launch: Launch, work: Callable[..., Outcome]) -> None:
+    """Introduces a study, runs it, and tells what came of it."""
+    from search.console import ProgressView
+
+    settings = launch.settings
     split = launch.data.split
     parts = f"{len(split.train):,} train, {len(split.validation):,} validation"
     if settings.folds:
         parts = f"{len(launch.data.training.labels):,} in {settings.folds} folds"
     _introduce(launch, parts)
     try:
-        outcome = run_study(launch, lambda progress, name: ProgressView(console, progress, name))
+        outcome = work(launch, lambda progress, name: ProgressView(console, progress, name))
     except KeyboardInterrupt:
         raise _interrupted(launch.name) from None
     if outcome.recommendation is not None:
@@ -209,9 +247,7 @@ def _introduce(launch: Launch, parts: str) -> None:
 
 
 def _interrupted(study: str) -> typer.Exit:
-    errors.print(
-        f"podium: interrupted; `podium compare {study}` shows what was recorded.", markup=False
-    )
+    errors.print(f"podium: interrupted; `podium resume {study}` goes on from there.", markup=False)
     return typer.Exit(130)
 
 

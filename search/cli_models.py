@@ -63,7 +63,7 @@ def promote(
     proposal = propose(record)
     why = f"recommended by study {study}" if reason is None else reason
     order = Order(_who(by), _now(), why, override)
-    settings = _tracking_of(record)
+    settings = tracking_of(record)
     client = open_registry(settings)
 
     def check(uri: str) -> Any:
@@ -196,7 +196,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _tracking_of(record: StudyRecord) -> TrackingSettings:
+def tracking_of(record: StudyRecord) -> TrackingSettings:
     """The store that a study was tracked in, with the password that only mlflow.yaml has."""
     known = record.settings.get("tracking", {})
     fields = {k: v for k, v in known.items() if k in TrackingSettings.model_fields and k != "gates"}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from search.arrays import VALIDATION_FRACTION
@@ -13,16 +14,19 @@ from search.records import (
     Assignment,
     Champion,
     ConfigError,
+    EpochReport,
     Examination,
     Inspected,
     Inspection,
     Job,
+    Opening,
     Phase,
     Recommendation,
     State,
     StudyFailed,
     TestResult,
     Timing,
+    TrialRecord,
     TrialTotals,
     Verdict,
     WorkerReport,
@@ -32,9 +36,12 @@ from search.scheduler import Scheduler
 from search.selection import confirmed_candidates
 from search.sensitivity import explained
 from search.settings import StudySettings
+from search.store import MemoryStore, TrialStore
 from search.verdict import judge
 from spaces.config import TrialConfig
 
+VERDICT = "final verdict"
+ENDED = (State.COMPLETED, State.STOPPED, State.FAILED)
 HOPELESS_AFTER = 5
 """The study ends when this many trials have ended first and all have failed."""
 
@@ -95,6 +102,7 @@ class StudyDirector:
         now_ms: Callable[[], int],
         notify: Callable[[], None],
         champion: Callable[[], Champion | None] = lambda: None,
+        store: TrialStore | None = None,
     ) -> None:
         """Prepares a new study, which the ledger knows already.
 
@@ -110,6 +118,7 @@ class StudyDirector:
             now_ms: the clock.
             notify: called after each change; must not block.
             champion: gives the model that production uses, once finalists are chosen.
+            store: keeps checkpoints and models; in memory where it is left out.
         """
         self._name, self._settings, self._data = name, settings, data
         self._baseline, self._ledger = baseline, ledger
@@ -119,6 +128,12 @@ class StudyDirector:
         self.champion: Champion | None = None
         self._timing = self._timed = False
         self._numbers = itertools.count()
+        self._store: TrialStore = store or MemoryStore()
+        self._asked = 0
+        self._again: list[Assignment] = []
+        self._decided: set[tuple[int, int]] = set()
+        self._confirmed: dict[tuple[str, int], Assignment | None] = {}
+        self._crashes: Counter[int] = Counter()
         self._open: dict[int, Assignment] = {}
         self._ended: list[_Ended] = []
         self._totals: dict[int, TrialTotals] = {}
@@ -127,7 +142,6 @@ class StudyDirector:
         self._queue: list[Assignment] = []
         self._confirming: list[TrialConfig] = []
         self._finalists_chosen = False
-        self._retried: set[tuple[str, int]] = set()
         self._models: dict[str, _Kept] = {}
         self._inspection: Inspection | None = None
         self._finished = False
@@ -150,10 +164,13 @@ class StudyDirector:
 
     def next_job(self) -> Job | None:
         """The next trial, or the examination once confirmation is over; None while to wait."""
-        job = self._next_search() or self._next_confirmation()
+        job = self._next_again() or self._next_search() or self._next_confirmation()
         if job is None:
             return self._next_timing() or self._next_examination() or self._next_inspection()
-        self._ledger.begin_trial(self._name, job, self._now_ms())
+        if job.begun:
+            self._ledger.reopen_trial(self._name, job.number)
+        else:
+            self._ledger.begin_trial(self._name, job, self._now_ms())
         self._open[job.number] = job
         self.progress.phase = job.phase.value
         self.progress.running = len(self._open)
@@ -177,10 +194,13 @@ class StudyDirector:
         self._ledger.append(self._name, job.number, report)
         if report.totals is not None:
             self._totals[job.number] = report.totals
-        if report.epochs:
-            self._last_epochs[job.number] = report.epochs[-1].epoch
+        # What was trained again since a checkpoint is known already.
+        known = self._last_epochs.get(job.number, 0)
+        fresh = [item for item in report.epochs if item.epoch > known]
+        if fresh:
+            self._last_epochs[job.number] = fresh[-1].epoch
         if job.phase is Phase.SEARCH:
-            self._sampler.report(job.number, report.epochs)
+            self._sampler.report(job.number, fresh)
         if report.failure is not None:
             self._end(job, State.FAILED, report.failure)
         elif report.final:
@@ -188,6 +208,9 @@ class StudyDirector:
             self._end(job, State.COMPLETED)
         else:
             self._at_rung(job, report)
+        if report.checkpoint is not None and job.number in self._open:
+            # After the rung's decision: that there is one tells that the trial was to go on.
+            self._store.save_checkpoint(job.number, report.epochs[-1].epoch, report.checkpoint)
         return job.number in self._open
 
     def on_crash(self, job: Job, reason: str) -> None:
@@ -201,13 +224,13 @@ class StudyDirector:
             self.inspection_failure = reason
             self._finished = True
             return
-        self._end(job, State.FAILED, reason)
-        again = (job.config.config_id, job.seed)
-        if job.phase is Phase.CONFIRM and again not in self._retried:
-            # Its seed is shared with the other candidates, which are compared pair by pair.
-            self._retried.add(again)
-            self._queue.insert(0, replace(job, number=next(self._numbers)))
-            self.progress.confirm_total += 1
+        self._crashes[job.number] += 1
+        if self._crashes[job.number] > self._settings.retries:
+            self._end(job, State.FAILED, reason)
+            return
+        del self._open[job.number]
+        self.progress.running = len(self._open)
+        self._again.append(self._begun(job))
 
     @property
     def test_fingerprint(self) -> str:
@@ -219,24 +242,109 @@ class StudyDirector:
         return self._sampler.importances()
 
     def close_open_trials(self, reason: str) -> None:
-        """Records the trials that are still open as failed, when a study ends before its end."""
-        for number in list(self._open):
-            self._ledger.end_trial(self._name, number, State.FAILED, self._now_ms(), reason)
-            del self._open[number]
+        """Records the trials that have not ended as interrupted, when a study breaks off."""
+        for number in [*self._open, *(job.number for job in self._again)]:
+            self._ledger.end_trial(self._name, number, State.INTERRUPTED, self._now_ms(), reason)
+        self._open.clear()
+        self._again.clear()
+
+    # Going on after an interruption
+
+    def restore(self) -> None:
+        """Takes over what the ledger holds of the study, as if it had never been interrupted.
+
+        To be called once, before the first job is handed out. Trials that had not ended are handed
+        out again, each with its last checkpoint.
+        """
+        trials = self._ledger.trials(self._name)
+        self._numbers = itertools.count(max((t.number for t in trials), default=-1) + 1)
+        for trial in trials:
+            epochs = self._ledger.epochs(self._name, trial.number)
+            if epochs:
+                self._last_epochs[trial.number] = epochs[-1].epoch
+            if trial.phase is Phase.SEARCH:
+                self._restore_search(trial, epochs)
+            else:
+                self._restore_confirmation(trial)
+        self.progress.rungs = self._scheduler.counts()
+        self.progress.search_total = max(self._settings.trials, self._asked)
+        costs = self._ledger.costs(self._name)
+        self._timing = self._timed = bool(costs) and set(self._models) <= set(costs)
+
+    def _restore_search(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
+        job, ended = self._assignment_of(trial), trial.state in ENDED
+        kept, _ = self._store.load_checkpoint(trial.number)
+        self._asked += 1
+        self._sampler.restore(trial, epochs)
+        for item in epochs:
+            # At its last rung, a trial that has not ended was perhaps not decided on yet.
+            went_on = item.epoch < epochs[-1].epoch or item.epoch <= kept
+            if item.epoch in job.rungs and (ended or went_on):
+                self._scheduler.decide(trial.number, item.epoch, item.val_accuracy)
+                self._decided.add((trial.number, item.epoch))
+        if not ended:
+            self._again.append(job)
+            return
+        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason))
+        counts = self.progress.search_ended
+        counts[trial.state] = counts.get(trial.state, 0) + 1
+        if trial.val_accuracy is not None and trial.state is not State.FAILED:
+            self.progress.see(trial.number, trial.val_accuracy)
+
+    def _restore_confirmation(self, trial: TrialRecord) -> None:
+        """One whose model is lost is trained anew; one that failed stays failed."""
+        key, job = (trial.config.config_id, trial.seed), self._assignment_of(trial)
+        if trial.state not in ENDED:
+            self._confirmed[key] = job
+            return
+        if trial.state is State.COMPLETED and trial.totals is not None:
+            model = self._store.load_model(trial.number)
+            if model is None:
+                return
+            self._keep(job, trial.totals, model)
+        self._confirmed[key] = None
+        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason))
+        self.progress.confirm_ended += 1
+
+    def _assignment_of(self, trial: TrialRecord) -> Assignment:
+        rungs = self._scheduler.rungs(trial.number) if trial.phase is Phase.SEARCH else ()
+        return Assignment(
+            number=trial.number,
+            phase=trial.phase,
+            config=trial.config,
+            seed=trial.seed,
+            split_seed=trial.split_seed,
+            max_epochs=trial.max_epochs,
+            rungs=tuple(rung for rung in rungs if rung < trial.max_epochs),
+            validation_fraction=trial.validation_fraction,
+            folds=trial.folds,
+            keep_model=trial.phase is Phase.CONFIRM,
+            proposal=trial.proposal,
+            checkpoint=self._store.load_checkpoint(trial.number)[1],
+            begun=True,
+        )
+
+    def _begun(self, job: Assignment) -> Assignment:
+        """The same trial, to go on from its last checkpoint."""
+        _, checkpoint = self._store.load_checkpoint(job.number)
+        return replace(job, checkpoint=checkpoint, begun=True)
+
+    def _next_again(self) -> Assignment | None:
+        return self._again.pop(0) if self._again else None
 
     # Search
 
     def _next_search(self) -> Assignment | None:
         if self._all_asked:
             return None
-        asked = len(self._open) + len(self._ended)
-        if asked < self._settings.trials:
+        if self._asked < self._settings.trials:
             number = next(self._numbers)
             try:
                 config = self._sampler.ask(number)
             except ConfigError as error:
                 raise StudyFailed(str(error)) from error
             if config is not None:
+                self._asked += 1
                 epochs = self._epochs(config)
                 return Assignment(
                     number=number,
@@ -247,9 +355,10 @@ class StudyDirector:
                     max_epochs=epochs,
                     rungs=tuple(r for r in self._scheduler.rungs(number) if r < epochs),
                     folds=self._settings.folds,
+                    proposal=self._sampler.proposal(number),
                 )
         self._all_asked = True
-        self.progress.search_total = asked
+        self.progress.search_total = self._asked
         self._choose_finalists()
         return None
 
@@ -258,7 +367,9 @@ class StudyDirector:
 
     def _at_rung(self, job: Assignment, report: WorkerReport) -> None:
         last = report.epochs[-1]
-        if job.phase is Phase.SEARCH and last.epoch in job.rungs:
+        rung = (job.number, last.epoch)
+        if job.phase is Phase.SEARCH and last.epoch in job.rungs and rung not in self._decided:
+            self._decided.add(rung)
             decision = self._scheduler.decide(job.number, last.epoch, last.val_accuracy)
             self.progress.rungs = self._scheduler.counts()
             if not decision.go_on:
@@ -269,6 +380,7 @@ class StudyDirector:
         self, job: Assignment, state: State, reason: str | None = None, rung: int | None = None
     ) -> None:
         self._ledger.end_trial(self._name, job.number, state, self._now_ms(), reason, rung)
+        self._store.drop_checkpoint(job.number)
         totals = self._totals.pop(job.number, None)
         del self._open[job.number]
         self._ended.append(_Ended(job, state, totals, reason))
@@ -302,7 +414,8 @@ class StudyDirector:
         return [e for e in self._ended if e.job.phase is phase]
 
     def _search_open(self) -> bool:
-        return any(job.phase is Phase.SEARCH for job in self._open.values())
+        pending = [*self._open.values(), *self._again]
+        return any(job.phase is Phase.SEARCH for job in pending)
 
     # Confirmation
 
@@ -359,12 +472,17 @@ class StudyDirector:
     def _queue_confirmation(self, config: TrialConfig) -> None:
         self._confirming.append(config)
         for index in range(self._settings.confirm_seeds):
+            seed = derived_seed(self._settings.seed, "confirm", index)
+            if (config.config_id, seed) in self._confirmed:
+                begun = self._confirmed[config.config_id, seed]
+                self._queue += [begun] if begun else []
+                continue
             self._queue.append(
                 Assignment(
                     number=next(self._numbers),
                     phase=Phase.CONFIRM,
                     config=config,
-                    seed=derived_seed(self._settings.seed, "confirm", index),
+                    seed=seed,
                     split_seed=derived_seed(self._settings.seed, "confirm split", index),
                     max_epochs=self._epochs(config),
                     rungs=(),
@@ -384,16 +502,18 @@ class StudyDirector:
         """Of a configuration's runs, the one with the best validation accuracy is shipped."""
         if report.model is None or report.totals is None:
             return
-        kept = self._models.get(job.config.config_id)
-        accuracy = report.totals.val_accuracy
+        self._store.save_model(job.number, report.model)
+        self._keep(job, report.totals, report.model)
+
+    def _keep(self, job: Assignment, totals: TrialTotals, model: bytes) -> None:
+        kept, accuracy = self._models.get(job.config.config_id), totals.val_accuracy
         if kept is None or accuracy > kept.accuracy:
-            epoch = report.totals.best_epoch
-            self._models[job.config.config_id] = _Kept(accuracy, job, epoch, report.model)
+            self._models[job.config.config_id] = _Kept(accuracy, job, totals.best_epoch, model)
 
     # Verdict
 
     def _is_confirmed(self) -> bool:
-        waiting = self._open or self._queue or not self._finalists_chosen
+        waiting = self._open or self._queue or self._again or not self._finalists_chosen
         return not waiting and not self._finished and self.recommendation is None
 
     def _next_timing(self) -> Timing | None:
@@ -418,7 +538,7 @@ class StudyDirector:
         self.recommendation = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
         self.progress.phase = "verdict"
         images, self._test_labels = self._data.test.open(
-            self._name, "final verdict", self._now_ms(), self._ledger.record_opening
+            self._name, VERDICT, self._now_ms(), self._record_opening
         )
         self._notify()
         winner = self.recommendation.winner.config.config_id
@@ -430,6 +550,12 @@ class StudyDirector:
         return Examination(
             models=models, images=images, ship="recommended", requirements=self._requirements
         )
+
+    def _record_opening(self, opening: Opening) -> None:
+        """Once for a verdict: an interruption before it was told does not make a second look."""
+        known = self._ledger.openings(opening.fingerprint)
+        if not any(o.study == opening.study and o.reason == opening.reason for o in known):
+            self._ledger.record_opening(opening)
 
     def _is_comparable(self, champion: Champion) -> bool:
         """Whether no image of this test split can have taught it: it was judged on the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -42,22 +43,39 @@ class GridSampler(optuna.samplers.RandomSampler):
     its brute-force sampler refuses continuous ranges.
     """
 
-    def __init__(self, seed: int) -> None:
-        """Seeds the order."""
-        super().__init__(seed)
-        self._random = np.random.default_rng(seed)
+    def __init__(self) -> None:
+        """Begins with nothing visited."""
+        super().__init__()
+        self._random = np.random.default_rng()
         self._root = _Node()
         self._path: list[_Node] = []
 
-    def begin(self) -> None:
+    def begin(self, seed: int) -> None:
         """Starts a descent; to be called before each `study.ask`.
+
+        Args:
+            seed: decides where to go at each choice; the next descent takes another one.
 
         Raises:
             GridExhausted: nothing is left.
         """
         if self._root.done:
             raise GridExhausted
+        self._random = np.random.default_rng(seed)
         self._path = [self._root]
+
+    def visit(
+        self, params: Mapping[str, Any], distributions: Mapping[str, BaseDistribution]
+    ) -> None:
+        """Marks what was proposed before, by parameters in the order of the space's choices."""
+        self._path = [self._root]
+        for name, distribution in distributions.items():
+            values = grid_values(distribution)
+            node = self._path[-1]
+            node.width = len(values)
+            index = values.index(params[name])
+            self._path.append(node.children.setdefault(index, _Node()))
+        self.end()
 
     def end(self) -> None:
         """Marks the leaf that the space reached, and whatever is complete above it."""

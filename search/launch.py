@@ -16,10 +16,17 @@ import numpy as np
 
 from search.data import LoadedData, load
 from search.folder import open_ledger
-from search.ledger import LEDGER_NAME, Ledger, taken
-from search.records import ConfigError, DataError, PodiumError
+from search.ledger import LEDGER_NAME, Ledger, StudyRecord, taken
+from search.records import ConfigError, DataError, PodiumError, State
 from search.sampler import check_space
-from search.settings import RUNS_PATH, STUDY_NAME, StudySettings, without_password
+from search.settings import (
+    RUNS_PATH,
+    STUDY_NAME,
+    StudySettings,
+    TrackingSettings,
+    settings_again,
+    without_password,
+)
 from search.space import Space, find_space, listed_space, open_space
 from search.tracking import Tracker, check_tracking
 from search.tuning import Cluster, join_cluster, leave_cluster
@@ -46,11 +53,15 @@ def prepare(settings: StudySettings) -> Launch:
     Raises:
         PodiumError: whatever is wrong; the cluster was left again.
     """
+    name = settings.study or new_name(find_space(settings.space).name, settings.data)
+    _check_name_is_free(name)
+    return _prepared(name, settings)
+
+
+def _prepared(name: str, settings: StudySettings) -> Launch:
     space = open_space(find_space(settings.space))
     if settings.grid:
         space = listed_space(space, settings.grid)
-    name = settings.study or new_name(space.source.name, settings.data)
-    _check_name_is_free(name)
     data = load_data(settings)
     _check_folds(settings.folds, data)
     check_space(space, data.training.image_shape)
@@ -64,6 +75,38 @@ def prepare(settings: StudySettings) -> Launch:
         leave_cluster()
         raise
     return Launch(name, settings, space, data, cluster, concurrent)
+
+
+def prepare_again(
+    record: StudyRecord, tracking: TrackingSettings, flags: Mapping[str, Any]
+) -> Launch:
+    """As `prepare`, for a study that is there already: it goes on as it began.
+
+    Args:
+        record: the study.
+        tracking: where it is tracked, with the password that the ledger does not keep.
+        flags: settings that may differ (`CHANGEABLE`); None: as before.
+
+    Raises:
+        PodiumError: whatever is wrong, or not as it was; the cluster was left again.
+    """
+    settings = settings_again(record.settings, tracking, flags)
+    if record.state is State.COMPLETED and settings.trials <= int(record.settings["trials"]):
+        raise ConfigError(
+            f"Study {record.name} has ended. `podium resume {record.name} --trials +50` gives it "
+            "50 more trials."
+        )
+    launch = _prepared(record.name, settings)
+    found = study_facts(launch, launch.space.baseline_config())
+    for fact in ("fingerprint", "baseline", "space_digest"):
+        if record.facts.get(fact) not in (None, found[fact]):
+            leave_cluster()
+            raise ConfigError(
+                f"Study {record.name} cannot go on: its {fact.replace('_', ' ')} was "
+                f"{record.facts[fact]} and is {found[fact]} now, so that new trials could not be "
+                "compared with earlier ones. Restore what was changed, or start another study."
+            )
+    return launch
 
 
 def _check_folds(folds: int, data: LoadedData) -> None:
@@ -103,6 +146,8 @@ def begin(
     ledger: Ledger,
     extra: Mapping[str, Any],
     unused: frozenset[str] = frozenset(),
+    *,
+    again: bool = False,
 ) -> Tracker:
     """Records that a study has begun, and prepares to tell MLflow of it.
 
@@ -112,12 +157,17 @@ def begin(
         ledger: where to.
         extra: settings that are not those of `StudySettings`.
         unused: those of `StudySettings` that mean nothing to this study: MLflow is not told.
+        again: whether the study is there already, and goes on.
 
     Raises:
         ConfigError: there is a study of that name.
     """
     settings = launch.settings
-    ledger.begin_study(launch.name, {**_stored(settings), **extra}, facts, now_ms())
+    stored = {**_stored(settings), **extra}
+    if again:
+        ledger.reopen_study(launch.name, stored)
+    else:
+        ledger.begin_study(launch.name, stored, facts, now_ms())
     told = settings.model_dump(mode="json", exclude={"tracking", "study", *unused})
     tags = _tags(launch, facts)
     for name in ("sampler", "scheduler"):
@@ -153,6 +203,7 @@ def study_facts(launch: Launch, baseline: TrialConfig) -> dict[str, Any]:
         "test_images": data.test.size,
         "seed": launch.settings.seed,
         "baseline": baseline.config_id,
+        "space_digest": launch.space.source.digest,
         "git_commit": _git_commit(),
         "versions": _versions(),
     }

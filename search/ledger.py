@@ -53,7 +53,7 @@ SCHEMA_VERSION = 2
 MIGRATIONS = {1: ("ALTER TABLE trials ADD COLUMN plan TEXT",)}
 """From each earlier version to the next; tables that are missing are made in any case."""
 LEDGER_NAME = "ledger.db"
-PLANNED = ("max_epochs", "validation_fraction", "tail", "folds", "experiment")
+PLANNED = ("max_epochs", "validation_fraction", "tail", "folds", "experiment", "proposal")
 """What the ledger keeps of an assignment besides what has a column of its own."""
 
 _metadata = MetaData()
@@ -316,6 +316,18 @@ class Ledger:
                 .values(state=state, reason=reason, rung=rung, ended_ms=now_ms, delivered=False)
             )
 
+    def reopen_trial(self, study: str, number: int) -> None:
+        """Records that a trial which had not ended was handed out again."""
+        values = {"state": State.RUNNING, "reason": None, "ended_ms": None, "delivered": False}
+        with self._engine.begin() as connection:
+            connection.execute(update(_trials).where(_one(study, number)).values(**values))
+
+    def reopen_study(self, name: str, settings: Mapping[str, Any]) -> None:
+        """Records that a study goes on, with the settings that it goes on with."""
+        self._update_study(
+            name, settings=_dump(settings), state=State.RUNNING, reason=None, ended_ms=None
+        )
+
     def trials(self, study: str) -> list[TrialRecord]:
         """A study's trials in the order of their numbers."""
         with self._engine.connect() as connection:
@@ -463,8 +475,8 @@ class Ledger:
 def taken(name: str) -> str:
     """The message for a study name that is in use."""
     return (
-        f"There is a study {name!r} already. Choose another --study, "
-        f"or look at that one with `podium status {name}`."
+        f"There is a study {name!r} already. Go on with it by `podium resume {name}`, look at it "
+        f"by `podium status {name}`, or choose another --study."
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -29,12 +30,17 @@ class SobolSampler(optuna.samplers.RandomSampler):
         self._seed = seed
         self._dimension_of: dict[str, int] = {}
 
+    def meet(self, names: Iterable[str]) -> None:
+        """Deals dimensions to parameters of an earlier trial, in the order of its choices."""
+        for name in names:
+            self._dimension_of.setdefault(name, len(self._dimension_of) % DIMENSIONS)
+
     def sample_independent(
         self, study: Any, trial: Any, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The parameter's coordinate of the trial's point, in the parameter's own scale."""
-        dealt = self._dimension_of
-        dimension = dealt.setdefault(param_name, len(dealt) % DIMENSIONS)
+        self.meet([param_name])
+        dimension = self._dimension_of[param_name]
         sequence = qmc.Sobol(DIMENSIONS, scramble=True, rng=self._seed)
         if trial.number:
             sequence.fast_forward(trial.number)

@@ -75,6 +75,8 @@ class State(StrEnum):
     COMPLETED = "completed"
     STOPPED = "stopped"
     FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    """Not ended: it can be taken up again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +206,9 @@ class Assignment:
         keep_model: whether the last report carries the trained model.
         snapshots: epochs after which a report carries the model as it then is.
         experiment: which published experiment it repeats.
+        proposal: how Optuna came to the configuration, as JSON: parameters and distributions.
+        checkpoint: to go on from, where the trial was begun before; see `TrainingRun.checkpoint`.
+        begun: whether it was handed out before.
     """
 
     number: int
@@ -219,6 +224,9 @@ class Assignment:
     keep_model: bool = False
     snapshots: tuple[int, ...] = ()
     experiment: str = ""
+    proposal: str = ""
+    checkpoint: bytes = b""
+    begun: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +360,7 @@ class WorkerReport:
         failure: why it failed.
         model: the `.keras` file of the best epoch (`keep_model`, final).
         snapshots: `.keras` files by the epoch after which they were taken.
+        checkpoint: to go on from after the last epoch of `epochs`.
         pid: the worker's process.
         examined: the answer to an `Examination`.
         inspected: the answer to an `Inspection`.
@@ -366,6 +375,7 @@ class WorkerReport:
     failure: str | None = None
     model: bytes | None = None
     snapshots: Mapping[int, bytes] = field(default_factory=dict)
+    checkpoint: bytes | None = None
     examined: Examined | None = None
     inspected: Inspected | None = None
     timed: Mapping[str, Costs] = field(default_factory=dict)
@@ -404,6 +414,7 @@ class TrialRecord:
     tail: bool = False
     folds: int = 0
     experiment: str = ""
+    proposal: str = ""
     tests: tuple[TestResult, ...] = ()
 
     @property

@@ -113,6 +113,9 @@ def register(
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
+    known = _registered_before(client, name, tags)
+    if known is not None:
+        return known
     logged = client.create_logged_model(experiment_id, name="recommended", source_run_id=run_id)
     card = Model.load(str(folder))
     card.run_id, card.model_id = run_id, logged.model_id
@@ -141,6 +144,17 @@ def register(
         model_id=logged.model_id,
     )
     return RegisteredModel(name, str(version.version), logged.model_id)
+
+
+def _registered_before(
+    client: MlflowClient, name: str, tags: Mapping[str, str]
+) -> RegisteredModel | None:
+    """The version of the same trial, where an earlier process came as far as that."""
+    same = ("podium.study", "podium.trial")
+    for version in client.search_model_versions(f"name = '{name}'"):
+        if all(tags.get(key) and version.tags.get(key) == tags[key] for key in same):
+            return RegisteredModel(name, str(version.version), str(version.model_id or ""))
+    return None
 
 
 def open_registry(settings: TrackingSettings) -> MlflowClient:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import warnings
 from collections.abc import Sequence
 
 import optuna
+from optuna.distributions import distribution_to_json, json_to_distribution
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from search.gaussian_process import GaussianProcessSampler
 from search.grid import GridExhausted, GridSampler
 from search.quasi_random import SobolSampler
-from search.records import EpochReport, State
+from search.records import EpochReport, State, TrialRecord
 from search.space import Space
 from spaces.config import TrialConfig
 
@@ -53,7 +55,7 @@ class Sampler:
         """
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self._name, self._space, self._shape, self._seed = name, space, image_shape, seed
-        self._grid = GridSampler(derived_seed(seed, "grid"))
+        self._grid = GridSampler()
         self._sobol = SobolSampler(derived_seed(seed, "qmc"))
         self._study = optuna.create_study(direction="maximize", sampler=RandomSampler(seed))
         self._open: dict[int, optuna.Trial] = {}
@@ -79,6 +81,52 @@ class Sampler:
             self._grid.end()
         self._open[number] = trial
         return config
+
+    def proposal(self, number: int) -> str:
+        """How an open trial's configuration was proposed, for `restore`: JSON."""
+        trial = self._open[number]
+        return json.dumps(
+            {
+                name: [
+                    distribution.to_internal_repr(trial.params[name]),
+                    distribution_to_json(distribution),
+                ]
+                for name, distribution in trial.distributions.items()
+            }
+        )
+
+    def restore(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
+        """Takes over a trial of an earlier process; to be called in the order of their numbers.
+
+        One that has not ended is open afterwards, as if it had just been asked for.
+        """
+        distributions, params = {}, {}
+        for name, (value, text) in json.loads(trial.proposal or "{}").items():
+            distributions[name] = json_to_distribution(text)
+            params[name] = distributions[name].to_external_repr(value)
+        reports = {item.epoch: item.val_accuracy for item in epochs}
+        state = STATES.get(trial.state, TrialState.RUNNING)
+        value = trial.val_accuracy
+        if state is TrialState.COMPLETE and (value is None or math.isnan(value)):
+            state = TrialState.FAIL
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            self._study.add_trial(
+                create_trial(
+                    state=state,
+                    params=params,
+                    distributions=distributions,
+                    intermediate_values=reports,
+                    user_attrs={"image_shape": self._shape},
+                    value=value if state is TrialState.COMPLETE else None,
+                )
+            )
+        if self._name == "grid":
+            self._grid.visit(params, distributions)
+        self._sobol.meet(distributions)
+        if state is TrialState.RUNNING:
+            frozen = self._study.get_trials(deepcopy=False)[-1]
+            self._open[trial.number] = optuna.Trial(self._study, frozen._trial_id)
 
     def report(self, number: int, epochs: Sequence[EpochReport]) -> None:
         """Passes on what was measured after each epoch."""
@@ -112,7 +160,7 @@ class Sampler:
                 value = trial.value
             if value is not None and not math.isnan(value):
                 ended.add_trial(
-                    optuna.trial.create_trial(
+                    create_trial(
                         params=trial.params, distributions=trial.distributions, value=value
                     )
                 )
@@ -129,7 +177,7 @@ class Sampler:
     def _sampler(self, number: int) -> BaseSampler:
         seed = derived_seed(self._seed, "ask", number)
         if self._name == "grid":
-            self._grid.begin()
+            self._grid.begin(seed)
             return self._grid
         if self._name == "tpe":
             return TPESampler(

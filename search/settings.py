@@ -124,6 +124,7 @@ class StudySettings(BaseModel):
     confirm_seeds: int = Field(default=8, ge=2, le=1_000)
     folds: int = Field(default=0, ge=0, le=100)
     grid: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    retries: int = Field(default=2, ge=0, le=100)
     address: str | None = None
     tracking: TrackingSettings = TrackingSettings()
 
@@ -318,6 +319,34 @@ def criteria_from(stored: Mapping[str, Any], flags: Mapping[str, Any]) -> Criter
     typed = _with_tolerance({name: value for name, value in flags.items() if value is not None})
     kept = {name: value for name, value in stored.items() if name in names}
     return _validated(StudySettings, kept | typed, lambda _: "").criteria
+
+
+def settings_again(
+    stored: Mapping[str, Any], tracking: TrackingSettings, flags: Mapping[str, Any]
+) -> StudySettings:
+    """The settings of a study that goes on: its own, but for what may change between two days.
+
+    Args:
+        stored: as the ledger has them.
+        tracking: in place of the stored one, which lacks the password.
+        flags: of `CHANGEABLE`; None: as before. `trials` may be "+50": so many more.
+
+    Raises:
+        ConfigError: an impossible value, or fewer trials than there were.
+    """
+    typed = {name: value for name, value in flags.items() if value is not None}
+    trials = str(typed.pop("trials", stored["trials"]))
+    if not re.fullmatch(r"\+?\d{1,7}", trials):
+        raise ConfigError(f"--trials {trials}: expected a number, or +50 for fifty more.")
+    total = int(trials) + (int(stored["trials"]) if trials.startswith("+") else 0)
+    if total < int(stored["trials"]):
+        raise ConfigError(
+            f"--trials {trials}: the study has {stored['trials']} already; +{trials} would be as "
+            "many more."
+        )
+    known = {name: value for name, value in stored.items() if name in StudySettings.model_fields}
+    values = known | typed | {"trials": total, "tracking": tracking}
+    return _validated(StudySettings, values, lambda _: "")
 
 
 def _parsed_grid(flags: Iterable[str]) -> dict[str, list[str]]:

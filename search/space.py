@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +41,17 @@ class SpaceSource:
     name: str
     module: str
     text: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Of the code: 16 hexadecimal digits; "" where that is not a file."""
+        text = self.text
+        if text is None:
+            spec = importlib.util.find_spec(self.module)
+            if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+                return ""
+            text = Path(spec.origin).read_text(encoding="utf-8")
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)

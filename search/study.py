@@ -18,6 +18,7 @@ from search.folder import find_study, open_ledger, study_folder
 from search.gallery import Subject, draw, draw_varied
 from search.launch import Launch, begin, now_ms, study_facts
 from search.ledger import Ledger
+from search.lock import held
 from search.records import (
     Champion,
     ConfigError,
@@ -36,6 +37,7 @@ from search.selection import confirmed_candidates
 from search.sensitivity import explained
 from search.settings import StudySettings, criteria_from
 from search.space import BUILT_IN, Space
+from search.store import FileStore
 from search.tracking import Tracker
 from search.tuning import leave_cluster, run_experiment
 
@@ -85,29 +87,55 @@ def run_study(launch: Launch, view: View) -> Outcome:
     Raises:
         StudyFailed: it could not reach a result; the ledger says why.
     """
-    name, settings = launch.name, launch.settings
     facts = study_facts(launch, launch.space.baseline_config())
+    return _run_locked(launch, facts, view, again=False)
+
+
+def resume_study(launch: Launch, view: View) -> Outcome:
+    """Goes on with a study that was interrupted, or that is to have more trials.
+
+    Args:
+        launch: from `prepare_again`.
+        view: makes what shows the progress meanwhile.
+
+    Raises:
+        StudyFailed: it could not reach a result; the ledger says why.
+        ConfigError: another process runs it.
+    """
     ledger = open_ledger()
     try:
-        tracker = begin(launch, facts, ledger, {})
-        champion = _ChampionLookup(launch, tracker)
-        director = StudyDirector(
-            name,
-            settings,
-            launch.data,
-            launch.space.baseline_config(),
-            ledger,
-            Sampler(
-                settings.sampler, launch.space, launch.data.training.image_shape, settings.seed
-            ),
-            make_scheduler(settings),
-            requirements=tuple(f"{package}=={version(package)}" for package in SHIPPED),
-            now_ms=now_ms,
-            notify=tracker.wake,
-            champion=champion.result,
-        )
-        conduct(launch, director, ledger, tracker, view)
-        return _finish(launch, facts, ledger, tracker, director, champion)
+        facts = dict(find_study(ledger, launch.name).facts)
+    finally:
+        ledger.close()
+    return _run_locked(launch, facts, view, again=True)
+
+
+def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: bool) -> Outcome:
+    name, settings, folder = launch.name, launch.settings, study_folder(launch.name)
+    shape = launch.data.training.image_shape
+    ledger = open_ledger()
+    try:
+        with held(name, folder, now_ms()):
+            tracker = begin(launch, facts, ledger, {}, again=again)
+            champion = _ChampionLookup(launch, tracker)
+            director = StudyDirector(
+                name,
+                settings,
+                launch.data,
+                launch.space.baseline_config(),
+                ledger,
+                Sampler(settings.sampler, launch.space, shape, settings.seed),
+                make_scheduler(settings),
+                requirements=tuple(f"{package}=={version(package)}" for package in SHIPPED),
+                now_ms=now_ms,
+                notify=tracker.wake,
+                champion=champion.result,
+                store=FileStore(folder),
+            )
+            if again:
+                director.restore()
+            conduct(launch, director, ledger, tracker, view)
+            return _finish(launch, facts, ledger, tracker, director, champion)
     finally:
         leave_cluster()
         ledger.close()
@@ -168,10 +196,10 @@ def conduct(
         reason = _reason(error)
         by_hand = reason in ("interrupted", "terminated")
         director.close_open_trials(reason if by_hand else "the study ended before it")
-        ledger.end_study(name, State.FAILED, reason, now_ms())
+        ledger.end_study(name, State.INTERRUPTED if by_hand else State.FAILED, reason, now_ms())
         with suppress(Exception):  # the study's own error is the one to tell
             tracker.close(DELIVERY_SECONDS)
-            tracker.finish("FAILED", now_ms(), reason)
+            tracker.finish("KILLED" if by_hand else "FAILED", now_ms(), reason)
         raise
 
 
@@ -259,7 +287,9 @@ def _finish(
     try:
         tracker.close(DELIVERY_SECONDS)
         if recommendation is not None and verdict is not None:
-            model = _register(launch, tracker, recommendation, verdict, folder / "model")
+            model = _register(
+                launch, tracker, recommendation, verdict, folder / "model", outcome["trial"]
+            )
             ledger.set_outcome(name, outcome | {"model": model.uri})
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
         trouble = f"MLflow does not have everything: {one_line(error)}"
@@ -376,6 +406,7 @@ def _register(
     recommendation: Recommendation,
     verdict: Verdict,
     folder: Path,
+    trial: int,
 ) -> RegisteredModel:
     baseline, data = verdict.against("baseline"), launch.data
     found = {
@@ -396,6 +427,7 @@ def _register(
         f"artifacts of the run of study {launch.name}.",
         tags={
             "podium.study": launch.name,
+            "podium.trial": str(trial),
             "podium.config_id": recommendation.winner.config.config_id,
             "podium.config": recommendation.winner.config.canonical_json,
             "podium.space": launch.space.source.name,

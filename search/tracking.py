@@ -34,7 +34,12 @@ KEY_LENGTH = 250
 CLASSES_AS_METRICS = 20
 IDLE_SECONDS = 2.0
 RETRY_SECONDS = 5.0
-RUN_STATUS = {State.COMPLETED: "FINISHED", State.STOPPED: "FINISHED", State.FAILED: "FAILED"}
+RUN_STATUS = {
+    State.COMPLETED: "FINISHED",
+    State.STOPPED: "FINISHED",
+    State.FAILED: "FAILED",
+    State.INTERRUPTED: "KILLED",
+}
 DATABASES = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
 SQLITE_MAGIC = b"SQLite format 3\0"
 
@@ -265,14 +270,48 @@ class Tracker:
             study = self._ledger.study(self._study)
             run_id = study.run_id if study else None
             if run_id is None:
-                run_id = self._create_run(
+                run_id = self._adopted_run() or self._create_run(
                     self._study, study.started_ms if study else 0, {"podium.study": self._study}
                 )
                 self._ledger.set_study_run(self._study, run_id)
-            self._log_params(run_id, self._params)
-            self.client.log_inputs(run_id, datasets=[self._dataset()])
+            self._go_on(run_id)
             self._run_id = run_id
             self.on_reached(self._client)
+
+    def _adopted_run(self) -> str | None:
+        """The study's run, where it was made and the ledger did not come to know of it."""
+        runs = self._client_runs(f"tags.`podium.study` = '{self._study}'")
+        parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
+        return str(parents[0].info.run_id) if parents else None
+
+    def _client_runs(self, query: str) -> list[Any]:
+        found: list[Any] = []
+        token: str | None = None
+        while True:
+            page = self.client.search_runs(
+                [self._experiment_id], query, max_results=1000, page_token=token
+            )
+            found += page
+            token = page.token
+            if not token:
+                return found
+
+    def _go_on(self, run_id: str) -> None:
+        """Tells the parent run what it lacks, and takes up runs that the ledger does not know."""
+        run = self.client.get_run(run_id)
+        missing = {k: v for k, v in self._params.items() if _key(k) not in run.data.params}
+        self._log_params(run_id, missing)
+        if not run.inputs.dataset_inputs:
+            self.client.log_inputs(run_id, datasets=[self._dataset()])
+        if run.info.status != "RUNNING":
+            self.client.update_run(run_id, "RUNNING")
+        unknown = {t.number for t in self._ledger.trials(self._study) if t.run_id is None}
+        if not unknown:
+            return
+        for child in self._client_runs(f"tags.`mlflow.parentRunId` = '{run_id}'"):
+            number = int(child.data.tags.get("podium.trial", -1))
+            if number in unknown:
+                self._ledger.set_trial_run(self._study, number, str(child.info.run_id))
 
     def _create_run(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
         run = self.client.create_run(

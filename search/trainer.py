@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import io
+import json
 import math
 import statistics
 import sys
 import tempfile
 import time
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -410,6 +413,62 @@ class TrainingRun:
         if latest is not None:
             program.model.set_weights(latest)
         return accuracy
+
+    def checkpoint(self) -> bytes:
+        """All that the run needs to go on elsewhere as if nothing had happened, as an npz file."""
+        arrays: dict[str, Any] = {}
+        scalars: dict[str, Any] = {
+            "epoch": self.epoch,
+            "best": None if self._best is None else [self._best[0], asdict(self._best[1])],
+            "wall_seconds": time.perf_counter() - self._started,
+            "parts": [],
+        }
+        for index, part in enumerate(self._parts):
+            state = part.state if len(self._parts) > 1 else part.program.state()
+            lists = {"state": state, "weights": part.kept_weights}
+            for name, values in lists.items():
+                arrays |= {f"{index}.{name}.{i}": value for i, value in enumerate(values)}
+            arrays[f"{index}.latest"] = part.latest.probabilities
+            arrays[f"{index}.kept"] = part.kept.probabilities
+            measured = {
+                name: [validated.loss, validated.accuracy]
+                for name, validated in (("latest", part.latest), ("kept", part.kept))
+            }
+            scalars["parts"].append(
+                {**measured, "counts": {name: len(values) for name, values in lists.items()}}
+            )
+        buffer = io.BytesIO()
+        np.savez(buffer, scalars=np.array(json.dumps(scalars)), **arrays)
+        return buffer.getvalue()
+
+    def restore(self, checkpoint: bytes) -> None:
+        """Goes on from a `checkpoint` of a run of the same task.
+
+        Raises:
+            TrialFailed: it is not one.
+        """
+        try:
+            self._restore(checkpoint)
+        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+            raise TrialFailed(f"its checkpoint cannot be used: {error}.") from error
+
+    def _restore(self, checkpoint: bytes) -> None:
+        with np.load(io.BytesIO(checkpoint), allow_pickle=False) as arrays:
+            scalars = json.loads(str(arrays["scalars"]))
+            for index, (part, kept) in enumerate(zip(self._parts, scalars["parts"], strict=True)):
+                lists = {
+                    name: [arrays[f"{index}.{name}.{i}"] for i in range(count)]
+                    for name, count in kept["counts"].items()
+                }
+                part.state, part.kept_weights = lists["state"], lists["weights"]
+                part.latest = _Validated(arrays[f"{index}.latest"], *kept["latest"])
+                part.kept = _Validated(arrays[f"{index}.kept"], *kept["kept"])
+                part.program.restore(part.state)
+        self.epoch = scalars["epoch"]
+        if scalars["best"] is not None:
+            value, report = scalars["best"]
+            self._best = value, EpochReport(**report)
+        self._started = time.perf_counter() - scalars["wall_seconds"]
 
     def snapshot(self) -> bytes:
         """The `.keras` file of the latest epoch, without the optimizer's state.

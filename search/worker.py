@@ -49,6 +49,7 @@ class WorkerContext:
     data: TrainingData
     space: SpaceSource
     threads: int
+    checkpoint_seconds: float = 30.0
 
 
 class Worker:
@@ -61,6 +62,7 @@ class Worker:
         self._trainer = Trainer(context.data)
         self._job: Job | None = None
         self._run: TrainingRun | None = None
+        self._saved_at = 0.0
 
     @classmethod
     def in_own_process(cls, context: WorkerContext) -> Worker:
@@ -94,6 +96,9 @@ class Worker:
         try:
             if self._run is None:
                 self._run = self._trainer.start(self._task(job))
+                if job.checkpoint:
+                    self._run.restore(job.checkpoint)
+                self._saved_at = time.monotonic()
                 report = replace(report, compiled=self._run.compiled)
             run, at_rung = self._run, False
             deadline = time.monotonic() + STRETCH_SECONDS
@@ -105,12 +110,18 @@ class Worker:
                 at_rung = run.epoch in job.rungs or run.is_over
             if at_rung:
                 report = replace(report, totals=run.totals())
+            if not run.is_over and (at_rung or self._is_checkpoint_due()):
+                report = replace(report, checkpoint=run.checkpoint())
+                self._saved_at = time.monotonic()
             if run.is_over:
                 model = run.saved_model() if job.keep_model else None
                 report = replace(report, final=True, model=model)
         except Exception as error:  # noqa: BLE001 - what was measured before it is kept
             report = replace(report, final=True, failure=_reason(error))
         return report
+
+    def _is_checkpoint_due(self) -> bool:
+        return time.monotonic() - self._saved_at >= self._context.checkpoint_seconds
 
     def trained_again(self, trial: TrialRecord) -> bytes:
         """The `.keras` file of a trial that is trained once more, on its seeds and split.
