@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from search.arrays import VALIDATION_FRACTION
 from search.data import LoadedData
@@ -94,7 +95,7 @@ class StudyDirector:
         requirements: tuple[str, ...],
         now_ms: Callable[[], int],
         notify: Callable[[], None],
-        champion: Callable[[], Champion | None] = lambda: None,
+        champion: Callable[[], tuple[Champion | None, str]] = lambda: (None, ""),
     ) -> None:
         """Prepares a new study, which the ledger knows already.
 
@@ -109,7 +110,8 @@ class StudyDirector:
             requirements: of the shipped model.
             now_ms: the clock.
             notify: called after each change; must not block.
-            champion: gives the model that production uses, once finalists are chosen.
+            champion: gives the model that production uses, once finalists are chosen, and what
+                stands in the way of comparing with it, if anything.
         """
         self._name, self._settings, self._data = name, settings, data
         self._baseline, self._ledger = baseline, ledger
@@ -117,7 +119,9 @@ class StudyDirector:
         self._requirements, self._now_ms, self._notify = requirements, now_ms, notify
         self._find_champion = champion
         self.champion: Champion | None = None
+        self.champion_note = ""
         self._timing = self._timed = False
+        self.timing_failure: str | None = None
         self._numbers = itertools.count()
         self._open: dict[int, Assignment] = {}
         self._ended: list[_Ended] = []
@@ -164,7 +168,7 @@ class StudyDirector:
         """Records a report and decides whether its trial goes on."""
         if isinstance(job, Timing):
             self._ledger.record_costs(self._name, report.timed)
-            self._timed = True
+            self._timed, self.timing_failure = True, report.failure
             return False
         if isinstance(job, Examination):
             self._conclude(job, report)
@@ -193,7 +197,7 @@ class StudyDirector:
     def on_crash(self, job: Job, reason: str) -> None:
         """Records that a worker died with its trial."""
         if isinstance(job, Timing):
-            self._timed = True
+            self._timed, self.timing_failure = True, reason
             return
         if isinstance(job, Examination):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
@@ -208,11 +212,6 @@ class StudyDirector:
             self._retried.add(again)
             self._queue.insert(0, replace(job, number=next(self._numbers)))
             self.progress.confirm_total += 1
-
-    @property
-    def test_fingerprint(self) -> str:
-        """Of the study's test split."""
-        return self._data.test.fingerprint
 
     def importances(self) -> dict[str, float]:
         """How much each parameter of the space decided, as fractions, largest first."""
@@ -333,7 +332,7 @@ class StudyDirector:
         # The longest first, so that no worker waits long for the last run.
         chosen.sort(key=lambda e: e.totals.wall_seconds if e.totals else 0.0, reverse=True)
         finalists = [e.job.config for e in chosen]
-        self.champion = self._find_champion()
+        self.champion, self.champion_note = self._find_champion()
         rivals = [self._baseline]
         if self.champion is not None and self.champion.config is not None:
             rivals.append(self.champion.config)
@@ -425,20 +424,35 @@ class StudyDirector:
         models = {"recommended": self._models[winner].model}
         if not self.recommendation.winner.is_baseline:
             models["baseline"] = self._models[self._baseline.config_id].model
-        if champion is not None and champion.model is not None and self._is_comparable(champion):
-            models["champion"] = champion.model
+        if champion is not None and self._is_comparable(champion):
+            models["champion"] = champion.model or b""
         return Examination(
-            models=models, images=images, ship="recommended", requirements=self._requirements
+            models=models,
+            images=images,
+            ship="recommended",
+            dispensable=("champion",),
+            requirements=self._requirements,
         )
 
     def _is_comparable(self, champion: Champion) -> bool:
         """Whether no image of this test split can have taught it: it was judged on the same."""
-        return champion.test_fingerprint == self._data.test.fingerprint
+        same = champion.test_fingerprint == self._data.test.fingerprint
+        if champion.model is None:
+            self.champion_note = f"the model of {champion.uri} could not be read"
+        elif not same:
+            self.champion_note = (
+                f"{champion.uri} was judged on another test split, and may have been trained on "
+                "this one"
+            )
+        return same and champion.model is not None
 
     def _conclude(self, job: Examination, report: WorkerReport) -> None:
         if report.examined is None or self.recommendation is None:
             raise StudyFailed(f"The examination on the test split failed: {report.failure}")
         self.package = report.examined.package
+        if "champion" in report.examined.failures:
+            reason = report.examined.failures["champion"]
+            self.champion_note = f"its model could not be loaded here: {reason}"
         names = {"baseline": self._baseline.config_id}
         if self.champion is not None:
             names["champion"] = self.champion.uri
@@ -448,14 +462,44 @@ class StudyDirector:
             self._test_labels,
             openings=len(self._ledger.openings(self._data.test.fingerprint)),
             data=self._data.training.name,
-            rivals={rival: name for rival, name in names.items() if rival in job.models},
+            rivals={k: name for k, name in names.items() if k in report.examined.probabilities},
+            champion_note=self.champion_note,
         )
         kept = self._models[self.recommendation.winner.config.config_id]
         self.shipped = kept.job
         result = TestResult(kept.epoch, self.verdict.tested.measures)
         self._ledger.record_tests(self._name, kept.job.number, [result])
+        self._ledger.set_outcome(self._name, self.outcome())
         self._inspection = Inspection(kept.model, kept.job.split_seed)
         self._notify()
+
+    def outcome(self) -> dict[str, Any]:
+        """What the ledger keeps of the verdict, as JSON values; empty where there is none."""
+        recommendation, verdict, champion = self.recommendation, self.verdict, self.champion
+        if recommendation is None or verdict is None:
+            return {}
+        winner = recommendation.winner
+        found = None
+        if champion is not None:
+            found = {
+                "name": champion.name,
+                "version": champion.version,
+                "study": champion.study,
+                "config_id": champion.config.config_id if champion.config else "",
+                "same_test": champion.test_fingerprint == self._data.test.fingerprint,
+                "compared": verdict.against("champion") is not None,
+                "trouble": self.champion_note or None,
+            }
+        return {
+            "recommended": winner.config.config_id,
+            "policy": recommendation.policy,
+            "trial": self.shipped.number if self.shipped else None,
+            "summary": recommendation.summary,
+            "verdict": asdict(verdict),
+            "costs": asdict(winner.costs) if winner.costs else None,
+            "champion": found,
+            "champion_note": self.champion_note,
+        }
 
     def _next_inspection(self) -> Inspection | None:
         job, self._inspection = self._inspection, None

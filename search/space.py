@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
 import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +41,20 @@ class SpaceSource:
     name: str
     module: str
     text: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """The name; of a space of one's own also a digest of its code: names may be alike."""
+        return self.name if self.name in BUILT_IN and self.text is None else self._with_digest
+
+    @property
+    def _with_digest(self) -> str:
+        text = self.text
+        if text is None:
+            spec = importlib.util.find_spec(self.module)
+            origin = Path(spec.origin) if spec and spec.origin else None
+            text = origin.read_text(encoding="utf-8") if origin and origin.is_file() else ""
+        return f"{self.name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)
