@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -52,18 +53,26 @@ def promote(
     """
     from search.folder import existing_ledger, find_study
     from search.loading import check_load
-    from search.promotion import Order, propose
+    from search.promotion import Order, find_unnamed, propose
     from search.promotion import promote as promoted
     from search.registry import open_registry, speaking
 
     gates = load_tracking().gates
     ledger = existing_ledger()
     record = find_study(ledger, study)
-    ledger.close()
-    proposal = propose(record)
     why = f"recommended by study {study}" if reason is None else reason
     order = Order(_who(by), _now(), why, override)
     settings = tracking_of(record)
+
+    def find() -> str:
+        say(f"Study {study} names no model; looking for it ...")
+        name, now_ms = settings.model_name(record.facts.get("data", "")), time.time_ns() // 10**6
+        client = open_registry(settings)
+        with speaking(settings):
+            return find_unnamed(client, ledger, record, name, now_ms)
+
+    proposal = propose(record, find)
+    ledger.close()
     client = open_registry(settings)
 
     def check(uri: str) -> Any:
@@ -202,7 +211,7 @@ def tracking_of(record: StudyRecord) -> TrackingSettings:
     fields = {k: v for k, v in known.items() if k in TrackingSettings.model_fields and k != "gates"}
     settings, here = TrackingSettings.model_validate(fields), load_tracking()
     same = without_password(here.tracking_uri) == without_password(settings.tracking_uri)
-    return here if same else settings
+    return settings.model_copy(update={"tracking_uri": here.tracking_uri}) if same else settings
 
 
 def _names(client: Any, settings: TrackingSettings, model: str | None) -> list[str]:

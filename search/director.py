@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from search.arrays import VALIDATION_FRACTION
 from search.data import LoadedData
@@ -101,7 +102,7 @@ class StudyDirector:
         requirements: tuple[str, ...],
         now_ms: Callable[[], int],
         notify: Callable[[], None],
-        champion: Callable[[], Champion | None] = lambda: None,
+        champion: Callable[[], tuple[Champion | None, str]] = lambda: (None, ""),
         store: TrialStore | None = None,
     ) -> None:
         """Prepares a new study, which the ledger knows already.
@@ -117,7 +118,8 @@ class StudyDirector:
             requirements: of the shipped model.
             now_ms: the clock.
             notify: called after each change; must not block.
-            champion: gives the model that production uses, once finalists are chosen.
+            champion: gives the model that production uses, once finalists are chosen, and what
+                stands in the way of comparing with it, if anything.
             store: keeps checkpoints and models; in memory where it is left out.
         """
         self._name, self._settings, self._data = name, settings, data
@@ -126,7 +128,9 @@ class StudyDirector:
         self._requirements, self._now_ms, self._notify = requirements, now_ms, notify
         self._find_champion = champion
         self.champion: Champion | None = None
+        self.champion_note = ""
         self._timing = self._timed = False
+        self.timing_failure: str | None = None
         self._numbers = itertools.count()
         self._store: TrialStore = store or MemoryStore()
         self._asked = 0
@@ -181,7 +185,7 @@ class StudyDirector:
         """Records a report and decides whether its trial goes on."""
         if isinstance(job, Timing):
             self._ledger.record_costs(self._name, report.timed)
-            self._timed = True
+            self._timed, self.timing_failure = True, report.failure
             return False
         if isinstance(job, Examination):
             self._conclude(job, report)
@@ -216,7 +220,7 @@ class StudyDirector:
     def on_crash(self, job: Job, reason: str) -> None:
         """Records that a worker died with its trial."""
         if isinstance(job, Timing):
-            self._timed = True
+            self._timed, self.timing_failure = True, reason
             return
         if isinstance(job, Examination):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
@@ -231,11 +235,6 @@ class StudyDirector:
         del self._open[job.number]
         self.progress.running = len(self._open)
         self._again.append(self._begun(job))
-
-    @property
-    def test_fingerprint(self) -> str:
-        """Of the study's test split."""
-        return self._data.test.fingerprint
 
     def importances(self) -> dict[str, float]:
         """How much each parameter of the space decided, as fractions, largest first."""
@@ -446,7 +445,7 @@ class StudyDirector:
         # The longest first, so that no worker waits long for the last run.
         chosen.sort(key=lambda e: e.totals.wall_seconds if e.totals else 0.0, reverse=True)
         finalists = [e.job.config for e in chosen]
-        self.champion = self._find_champion()
+        self.champion, self.champion_note = self._find_champion()
         rivals = [self._baseline]
         if self.champion is not None and self.champion.config is not None:
             rivals.append(self.champion.config)
@@ -545,10 +544,14 @@ class StudyDirector:
         models = {"recommended": self._models[winner].model}
         if not self.recommendation.winner.is_baseline:
             models["baseline"] = self._models[self._baseline.config_id].model
-        if champion is not None and champion.model is not None and self._is_comparable(champion):
-            models["champion"] = champion.model
+        if champion is not None and self._is_comparable(champion):
+            models["champion"] = champion.model or b""
         return Examination(
-            models=models, images=images, ship="recommended", requirements=self._requirements
+            models=models,
+            images=images,
+            ship="recommended",
+            dispensable=("champion",),
+            requirements=self._requirements,
         )
 
     def _record_opening(self, opening: Opening) -> None:
@@ -559,12 +562,23 @@ class StudyDirector:
 
     def _is_comparable(self, champion: Champion) -> bool:
         """Whether no image of this test split can have taught it: it was judged on the same."""
-        return champion.test_fingerprint == self._data.test.fingerprint
+        same = champion.test_fingerprint == self._data.test.fingerprint
+        if champion.model is None:
+            self.champion_note = f"the model of {champion.uri} could not be read"
+        elif not same:
+            self.champion_note = (
+                f"{champion.uri} was judged on another test split, and may have been trained on "
+                "this one"
+            )
+        return same and champion.model is not None
 
     def _conclude(self, job: Examination, report: WorkerReport) -> None:
         if report.examined is None or self.recommendation is None:
             raise StudyFailed(f"The examination on the test split failed: {report.failure}")
         self.package = report.examined.package
+        if "champion" in report.examined.failures:
+            reason = report.examined.failures["champion"]
+            self.champion_note = f"its model could not be loaded here: {reason}"
         names = {"baseline": self._baseline.config_id}
         if self.champion is not None:
             names["champion"] = self.champion.uri
@@ -574,14 +588,44 @@ class StudyDirector:
             self._test_labels,
             openings=len(self._ledger.openings(self._data.test.fingerprint)),
             data=self._data.training.name,
-            rivals={rival: name for rival, name in names.items() if rival in job.models},
+            rivals={k: name for k, name in names.items() if k in report.examined.probabilities},
+            champion_note=self.champion_note,
         )
         kept = self._models[self.recommendation.winner.config.config_id]
         self.shipped = kept.job
         result = TestResult(kept.epoch, self.verdict.tested.measures)
         self._ledger.record_tests(self._name, kept.job.number, [result])
+        self._ledger.set_outcome(self._name, self.outcome())
         self._inspection = Inspection(kept.model, kept.job.split_seed)
         self._notify()
+
+    def outcome(self) -> dict[str, Any]:
+        """What the ledger keeps of the verdict, as JSON values; empty where there is none."""
+        recommendation, verdict, champion = self.recommendation, self.verdict, self.champion
+        if recommendation is None or verdict is None:
+            return {}
+        winner = recommendation.winner
+        found = None
+        if champion is not None:
+            found = {
+                "name": champion.name,
+                "version": champion.version,
+                "study": champion.study,
+                "config_id": champion.config.config_id if champion.config else "",
+                "same_test": champion.test_fingerprint == self._data.test.fingerprint,
+                "compared": verdict.against("champion") is not None,
+                "trouble": self.champion_note or None,
+            }
+        return {
+            "recommended": winner.config.config_id,
+            "policy": recommendation.policy,
+            "trial": self.shipped.number if self.shipped else None,
+            "summary": recommendation.summary,
+            "verdict": asdict(verdict),
+            "costs": asdict(winner.costs) if winner.costs else None,
+            "champion": found,
+            "champion_note": self.champion_note,
+        }
 
     def _next_inspection(self) -> Inspection | None:
         job, self._inspection = self._inspection, None

@@ -155,6 +155,9 @@ def _non_inferiority(
 
 def _incomparable(outcome: Mapping[str, Any], champion: str) -> str | None:
     """Why the study's comparison says nothing of the version that is champion now."""
+    note = outcome.get("champion_note")
+    if isinstance(note, str) and note:
+        return note.rstrip(".")
     rival = outcome.get("champion")
     if not rival:
         return "it became the champion after the study; run a new study, which will compare"
@@ -170,7 +173,7 @@ def _incomparable(outcome: Mapping[str, Any], champion: str) -> str | None:
     return None
 
 
-def _reproducible_load(asked: bool, reload: Reload | None) -> Gate:
+def _reproducible_load(asked: bool | None, reload: Reload | None) -> Gate:
     name = "reproducible_load"
     value = reload.difference if reload else None
     if not asked:

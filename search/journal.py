@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
-from search.records import TrackingError
+from search.records import PromotionRefused, TrackingError
 from search.registry import CHAMPION, PREVIOUS, find_model, find_version
 
 TAG = "podium.journal."
@@ -21,6 +21,8 @@ ROLLBACK = "rollback"
 DESCRIPTION_LENGTH = 5000
 """Of a version's description, in MLflow's tables; SQLite alone would take more."""
 CUT = "\n\n(...)"
+ROLLED_BACK = "podium.rolled_back_"
+"""How the tags of a version that is the champion no more begin."""
 
 
 class Registry(Protocol):
@@ -37,6 +39,9 @@ class Registry(Protocol):
 
     def set_model_version_tag(self, name: str, version: str, key: str, value: str) -> None:
         """Of the version."""
+
+    def delete_model_version_tag(self, name: str, version: str, key: str) -> None:
+        """Takes the tag away, if there is one."""
 
     def update_model_version(self, name: str, version: str, description: str) -> Any:
         """Gives the version another description."""
@@ -169,16 +174,40 @@ def next_entry(standing: Standing, action: str, version: str, **told: Any) -> En
 
 
 def carry_out(client: Registry, name: str, entry: Entry) -> None:
-    """Makes a change, from its first step or from wherever it was interrupted."""
+    """Makes a change, from its first step or from wherever it was interrupted.
+
+    What concerns an earlier champion that was deleted since is left out.
+
+    Raises:
+        PromotionRefused: someone else's entry took the place of this one.
+    """
     _write(client, name, entry)
-    if entry.from_version is not None:
+    _check_place(client, name, entry)
+    if entry.from_version and find_version(client, name, entry.from_version) is not None:
         client.set_registered_model_alias(name, PREVIOUS, entry.from_version)
+    else:  # Whatever this alias stands for, it was not the champion right before.
+        client.delete_registered_model_alias(name, PREVIOUS)
     client.set_registered_model_alias(name, CHAMPION, entry.version)
     for version, tags, line in _notes(entry):
-        for key, value in tags.items():
-            client.set_model_version_tag(name, version, key, value)
-        _describe(client, name, version, line)
+        found = find_version(client, name, version)
+        if found is not None:
+            _note(client, name, found, tags, line)
+    _check_place(client, name, entry)
     _write(client, name, replace(entry, done=True))
+
+
+def _check_place(client: Registry, name: str, entry: Entry) -> None:
+    """Refuses to go on where someone else has written an entry of the same number."""
+    standing = read_standing(client, name)
+    entries = standing.entries if standing else ()
+    kept = next((e for e in entries if e.number == entry.number), None)
+    if kept is None or replace(kept, done=entry.done) == entry:
+        return
+    raise PromotionRefused(
+        f"At the same moment, {kept.when}, {kept.who} began a {kept.action} to version "
+        f"{kept.version} of {name}, which took the place of this {entry.action} to version "
+        f"{entry.version} in the journal. See `podium champion {name}`, then repeat the command."
+    )
 
 
 def recover(client: Registry, standing: Standing) -> Standing:
@@ -190,7 +219,7 @@ def recover(client: Registry, standing: Standing) -> Standing:
     entry, name = standing.open_entry, standing.name
     if entry is None:
         return standing
-    if standing.champion == entry.version:
+    if standing.champion == entry.version and find_version(client, name, entry.version):
         carry_out(client, name, entry)
     else:
         _restore_previous(client, standing, entry)
@@ -261,17 +290,23 @@ def _notes(entry: Entry) -> Iterator[tuple[str, dict[str, str], str]]:
         yield (
             entry.from_version,
             {
-                "podium.rolled_back_by": entry.who,
-                "podium.rolled_back_at": entry.when,
-                "podium.rolled_back_why": entry.why,
+                f"{ROLLED_BACK}by": entry.who,
+                f"{ROLLED_BACK}at": entry.when,
+                f"{ROLLED_BACK}why": entry.why,
             },
             f"Champion no more since {entry.when}: rolled back to version {entry.version} {signed}",
         )
 
 
-def _describe(client: Registry, name: str, version: str, line: str) -> None:
-    """Adds a line to a description, once."""
-    text = client.get_model_version(name, version).description or ""
+def _note(client: Registry, name: str, found: Any, tags: Mapping[str, str], line: str) -> None:
+    """Tags a version, and no longer as rolled back if it is not; adds a line to its description."""
+    version = str(found.version)
+    for key in found.tags:
+        if key.startswith(ROLLED_BACK) and key not in tags:
+            client.delete_model_version_tag(name, version, key)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, version, key, value)
+    text = found.description or ""
     if line in text:
         return
     room = DESCRIPTION_LENGTH - len(line) - len(CUT) - 2

@@ -98,11 +98,11 @@ def prepare_again(
         )
     launch = _prepared(record.name, settings)
     found = study_facts(launch, launch.space.baseline_config())
-    for fact in ("fingerprint", "baseline", "space_digest"):
+    for fact in ("fingerprint", "baseline", "space"):
         if record.facts.get(fact) not in (None, found[fact]):
             leave_cluster()
             raise ConfigError(
-                f"Study {record.name} cannot go on: its {fact.replace('_', ' ')} was "
+                f"Study {record.name} cannot go on: its {fact} was "
                 f"{record.facts[fact]} and is {found[fact]} now, so that new trials could not be "
                 "compared with earlier ones. Restore what was changed, or start another study."
             )
@@ -203,7 +203,7 @@ def study_facts(launch: Launch, baseline: TrialConfig) -> dict[str, Any]:
         "test_images": data.test.size,
         "seed": launch.settings.seed,
         "baseline": baseline.config_id,
-        "space_digest": launch.space.source.digest,
+        "space": launch.space.source.identity,
         "git_commit": _git_commit(),
         "versions": _versions(),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from search.gates import Gate, judge_gates
@@ -18,10 +19,10 @@ from search.journal import (
     read_standing,
     recover,
 )
-from search.ledger import StudyRecord
+from search.ledger import Ledger, StudyRecord
 from search.loading import Reload
 from search.records import ConfigError, PromotionRefused, State
-from search.registry import find_version
+from search.registry import find_version, is_whole, register_late, version_of_study
 from search.settings import RUNS_PATH, GateSettings
 
 WORDS = 500
@@ -98,8 +99,49 @@ class Change:
     sentence: str
 
 
-def propose(record: StudyRecord) -> Proposal:
+def find_unnamed(
+    client: Any, ledger: Ledger, record: StudyRecord, registered_model: str, now_ms: int
+) -> str:
+    """The model of a study whose outcome names none, put on record there; "" where there is none.
+
+    A study that is killed right after it registered its model leaves it so. Where it could not
+    register it, the model is registered now, from the folder of the study.
+
+    Args:
+        client: of the registry.
+        ledger: of the study.
+        record: of the study, with a verdict.
+        registered_model: its name.
+        now_ms: the time.
+    """
+    if not record.run_id:
+        return ""
+    outcome, folder = record.outcome or {}, _model_folder(record.name)
+    version = version_of_study(client, registered_model, record.name, record.run_id)
+    trial = next((t for t in ledger.trials(record.name) if t.number == outcome.get("trial")), None)
+    if version is None and trial is not None and is_whole(folder):
+        version = register_late(client, registered_model, record, trial.config, folder, now_ms)
+    if version is None:
+        return ""
+    uri = f"models:/{registered_model}/{version}"
+    ledger.set_outcome(record.name, {**outcome, "model": uri})
+    return uri
+
+
+def _model_folder(study: str) -> Path:
+    return RUNS_PATH / "studies" / study / "model"
+
+
+def _nothing() -> str:
+    return ""
+
+
+def propose(record: StudyRecord, find: Callable[[], str] = _nothing) -> Proposal:
     """The model that a study registered.
+
+    Args:
+        record: of the study.
+        find: looks for it, as models:/NAME/VERSION or "", where its outcome does not name it.
 
     Raises:
         ConfigError: it has none to promote; the message says why and what to do.
@@ -120,18 +162,29 @@ def propose(record: StudyRecord) -> Proposal:
             f"Study {name} has no verdict: nothing was confirmed or judged on the test split. "
             "Run one with `podium run --finalists 5`."
         )
-    prefix, _, rest = str(outcome.get("model", "")).partition("models:/")
+    prefix, _, rest = str(outcome.get("model") or find()).partition("models:/")
     model, _, version = rest.rpartition("/")
     if prefix or not model or not version:
-        raise ConfigError(
-            f"Study {name} registered no model: MLflow was not reached when it ended. "
-            "Start MLflow, or correct tracking_uri in mlflow.yaml; then `podium run` again."
-        )
+        raise ConfigError(_without_model(record))
     classes = tuple(map(str, record.facts.get("class_names", ())))
     report = str(RUNS_PATH / "studies" / name / "report.html")
     if record.run_id:
         report = f"runs:/{record.run_id}/report.html"
     return Proposal(name, model, version, outcome, classes, report)
+
+
+def _without_model(record: StudyRecord) -> str:
+    folder = _model_folder(record.name)
+    if not record.run_id:
+        why = "MLflow was never reached while it ran, so that it has no run there to register it of"
+    else:
+        why = f"MLflow has none of it, and {folder} holds none: its model is not whole"
+    kept = f" The model itself is in {folder}." if is_whole(folder) else ""
+    return (
+        f"Study {record.name} registered no model: {why}.{kept} Start MLflow, or correct "
+        "tracking_uri in mlflow.yaml; then run the study again, under another name, with "
+        "`podium run`."
+    )
 
 
 def promote(
@@ -156,7 +209,8 @@ def promote(
 
     Raises:
         ConfigError: the version is not in the registry.
-        PromotionRefused: a gate does not hold; nothing was changed.
+        PromotionRefused: a gate does not hold, or the champion changed meanwhile; nothing was
+            changed.
     """
     name, version = proposal.name, proposal.version
     standing = _standing(client, name)
@@ -169,6 +223,7 @@ def promote(
         sentence = f"{name} version {version} is the champion already; nothing was changed."
         return Change(last if last and last.version == version else None, False, sentence)
     reload = check(proposal.uri) if settings.reproducible_load else None
+    _check_unchanged(client, standing, version)
     gates = judge_gates(proposal.outcome, settings, standing.champion, reload, proposal.classes)
     show(gates)
     failed = tuple(gate.name for gate in gates if not gate.holds)
@@ -204,12 +259,14 @@ def rollback(client: Registry, name: str, to: str | None, check: Check, order: O
 
     Raises:
         ConfigError: no such model or version.
-        PromotionRefused: there is nothing to go back to, or it does not load any more.
+        PromotionRefused: there is nothing to go back to, it does not load any more, or the
+            champion changed meanwhile.
     """
     standing = _standing(client, name)
     if to is not None and find_version(client, name, to) is None:
         raise ConfigError(f"{name} has no version {to!r}. `podium champion {name}` lists them.")
-    if entry := standing.may_resume(ROLLBACK, to):
+    entry = standing.may_resume(ROLLBACK, to)
+    if entry is not None and find_version(client, name, entry.version) is not None:
         return _resumed(client, name, entry)
     standing = recover(client, standing)
     last = standing.last_done
@@ -233,6 +290,7 @@ def rollback(client: Registry, name: str, to: str | None, check: Check, order: O
             f"is still version {standing.champion}. Another one: "
             f"`podium rollback {name} --to VERSION`."
         )
+    _check_unchanged(client, standing, target)
     entry = next_entry(standing, ROLLBACK, target, who=order.who, when=order.when, why=order.why)
     carry_out(client, name, entry)
     return Change(entry, True, _changed(name, entry))
@@ -243,6 +301,34 @@ def _standing(client: Registry, name: str) -> Standing:
     if standing is None:
         raise ConfigError(f"No registered model {name!r}. `podium run` registers one.")
     return standing
+
+
+def _check_unchanged(client: Registry, before: Standing, version: str) -> None:
+    """Refuses to go on from a standing that is not that of now: loading takes a while.
+
+    Args:
+        client: of the registry.
+        before: what was read first.
+        version: that is to become the champion.
+    """
+    name, now = before.name, _standing(client, before.name)
+    if find_version(client, name, version) is None:
+        raise ConfigError(f"{name} version {version} was deleted while it was loaded.")
+    if now == before:
+        return
+    last = now.entries[-1] if now.entries else None
+    if last is None or now.entries == before.entries:
+        who = "the aliases of the champion were moved by hand"
+    elif last.is_open:
+        who = f"{last.who} began a {last.action} to version {last.version}"
+    else:
+        who = f"a {last.action} by {last.who} to version {last.version} was {last.state}"
+    champion = f"is version {now.champion}" if now.champion else "is none"
+    raise PromotionRefused(
+        f"While {name} version {version} was loaded, {who}; the champion {champion} now. Nothing "
+        f"was changed here. See `podium champion {name}`, then repeat the command: it will be "
+        "judged anew."
+    )
 
 
 def _target(standing: Standing, to: str | None) -> str:

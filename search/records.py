@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -56,8 +57,11 @@ class TrialFailed(PodiumError):
 
 
 def one_line(error: BaseException) -> str:
-    """An exception's kind and message in one line of at most some 300 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    """An exception's kind and message in one line of some 300 characters, without passwords."""
+    # An address's user and password end at an @; what follows a colon may also be its port.
+    secret = r"(://[^\s/:@]*):(?!\d+/)(?:[^\s/]*|[^\s@]*)@"
+    text = re.sub(secret, r"\1:***@", " ".join(str(error).split()))
+    return f"{type(error).__name__}: {text[:300]}"
 
 
 class Phase(StrEnum):
@@ -238,6 +242,7 @@ class Examination:
         images: uint8 or float32 (n, h, w, c), without their labels.
         name: what it is made for, where several may be under way.
         ship: which of the models to prepare for MLflow, if any.
+        dispensable: models that may turn out not to load: the others are examined all the same.
         requirements: what loading that model needs, as pip requirements.
     """
 
@@ -245,6 +250,7 @@ class Examination:
     images: NDArray[Any]
     name: str = ""
     ship: str = ""
+    dispensable: tuple[str, ...] = ()
     requirements: tuple[str, ...] = ()
 
 
@@ -253,12 +259,14 @@ class Examined:
     """What came of an `Examination`.
 
     Attributes:
-        probabilities: float32 (n, classes) for each model.
+        probabilities: float32 (n, classes) for each model that could be loaded.
         package: the MLflow model folder of the one to ship, as a zip file.
+        failures: why a dispensable model could not be examined.
     """
 
     probabilities: Mapping[str, NDArray[np.float32]]
     package: bytes
+    failures: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -659,7 +667,7 @@ class Champion:
         version: its number, as text.
         study: that it came from; "" where it was not registered by Podium.
         config: what it was trained with; None where it was not registered by Podium.
-        space: of the study that it came from.
+        space: that of the study that it came from, as `SpaceSource.identity` has it.
         test_fingerprint: of the test split that it was judged on.
         model: its `.keras` file; None where it could not be read.
     """

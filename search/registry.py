@@ -21,6 +21,8 @@ from spaces.config import TrialConfig
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
+    from search.ledger import StudyRecord
+
 MODEL_FILE = "data/model.keras"
 CHAMPION = "champion"
 PREVIOUS = "previous-champion"
@@ -79,10 +81,9 @@ def unpack(package: bytes, folder: Path) -> Path:
     """
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         archive.extractall(folder)
-    model = folder / MODEL_FILE
-    if not model.is_file() or not (folder / "MLmodel").is_file():
+    if not is_whole(folder):
         raise TrackingError(f"{folder}: the worker prepared no model.")
-    return model
+    return folder / MODEL_FILE
 
 
 def register(
@@ -155,6 +156,71 @@ def _registered_before(
         if all(tags.get(key) and version.tags.get(key) == tags[key] for key in same):
             return RegisteredModel(name, str(version.version), str(version.model_id or ""))
     return None
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether a folder is an MLflow model folder with a `.keras` file in it."""
+    return (folder / MODEL_FILE).is_file() and (folder / "MLmodel").is_file()
+
+
+def version_of_study(client: MlflowClient, name: str, study: str, run_id: str) -> str | None:
+    """The newest version that a study registered; None where it registered none.
+
+    Args:
+        client: of the store.
+        name: of the registered model, which need not exist.
+        study: its name, which a study in another folder may have too.
+        run_id: the study's parent run, which no other study has.
+    """
+    found = client.search_model_versions(f"run_id = '{run_id}'")
+    own = [v for v in found if v.name == name and v.tags.get("podium.study") == study]
+    return max((str(version.version) for version in own), key=int, default=None)
+
+
+def register_late(
+    client: MlflowClient,
+    name: str,
+    record: StudyRecord,
+    config: TrialConfig,
+    folder: Path,
+    now_ms: int,
+) -> str:
+    """Registers the model of a study that has ended; gives the version.
+
+    Args:
+        client: of the store.
+        name: of the registered model.
+        record: of the study, with a verdict and a parent run.
+        config: of the model.
+        folder: the MLflow model folder, complete.
+        now_ms: time of the metrics.
+    """
+    verdict, study = (record.outcome or {})["verdict"], record.name
+    run = client.get_run(str(record.run_id))
+    tested = verdict.get("tested", {})
+    found = {f"test_{key}": value for key, value in tested.get("measures", {}).items()}
+    accuracy = {"": "value", "_low": "low", "_high": "high"}
+    found |= {f"test_accuracy{k}": tested.get("accuracy", {}).get(v) for k, v in accuracy.items()}
+    same = ("space", "data", "fingerprint", "test_fingerprint")
+    tags = {key: run.data.tags.get(key, "") for key in (f"podium.{word}" for word in same)}
+    registered = register(
+        client,
+        run.info.experiment_id,
+        run.info.run_id,
+        name,
+        folder,
+        metrics={key: value for key, value in found.items() if isinstance(value, int | float)},
+        description=f"{verdict.get('sentence', '')}\n\nRegistered by `podium promote`, after study "
+        f"{study} had ended.",
+        tags={
+            "podium.study": study,
+            "podium.config_id": config.config_id,
+            "podium.config": config.canonical_json,
+            **{key: value for key, value in tags.items() if value},
+        },
+        now_ms=now_ms,
+    )
+    return registered.version
 
 
 def open_registry(settings: TrackingSettings) -> MlflowClient:

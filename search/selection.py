@@ -32,6 +32,8 @@ from search.records import (
 )
 from search.settings import CORRECTIONS, POLICIES, nearest
 
+LATENCY_STEP = 1.25
+"""Latencies whose ratio is smaller count as alike in pareto: they are measured with noise."""
 SEPARATED = 0.95
 """The probability from which one candidate counts as better than another."""
 
@@ -427,7 +429,7 @@ def _objectives(candidate: Candidate, timed: bool) -> tuple[float, float, float]
     return (
         -candidate.mean,
         math.log(max(1, candidate.parameters)),
-        math.log(candidate.latency_ms) if timed else 0.0,
+        round(math.log(candidate.latency_ms, LATENCY_STEP)) if timed else 0.0,
     )
 
 

@@ -63,7 +63,7 @@ class GateSettings(BaseModel):
     """Of the `.keras` file, in millions of bytes."""
     max_latency_ms: float | None = Field(default=100.0, gt=0)
     """Median for one image, as it was measured in the study."""
-    reproducible_load: bool = True
+    reproducible_load: bool | None = True
     """Whether the registered version must give the same predictions in a new process."""
 
     @field_validator("*", mode="before")
@@ -262,16 +262,14 @@ def load_tracking() -> TrackingSettings:
     return _validated(TrackingSettings, _with_gates(values, where), lambda _: where)
 
 
-def _with_gates(
-    values: Mapping[str, Any], where: str, under: GateSettings | None = None
-) -> dict[str, Any]:
-    """Settings of tracking whose gates are spelt like fields, over those that they leave alone."""
+def _with_gates(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings of tracking whose gates are spelt like fields."""
     gates = values.get("gates")
     if not isinstance(gates, dict):
         return dict(values)
     gates = _with_field_names(gates)
     _check_keys(GateSettings, gates, f"{where}gates: ")
-    return {**values, "gates": (under.model_dump() if under else {}) | gates}
+    return {**values, "gates": gates}
 
 
 def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySettings:
@@ -296,7 +294,12 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
     tracking = load_tracking()
     if overrides:
         inner = f"{where}tracking: "
-        given = _with_gates(_with_field_names(overrides), inner, tracking.gates)
+        given = _with_field_names(overrides)
+        if "gates" in given:
+            raise ConfigError(
+                f"{inner}`gates` must be in mlflow.yaml, which `podium promote` reads: a study "
+                "does not decide what becomes the champion. Move them there."
+            )
         tracking = _validated(TrackingSettings, tracking.model_dump() | given, lambda _: inner)
     values |= {**typed, "tracking": tracking}
     if isinstance(values.get("grid"), dict) and values["grid"]:

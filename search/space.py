@@ -43,15 +43,18 @@ class SpaceSource:
     text: str | None = None
 
     @property
-    def digest(self) -> str:
-        """Of the code: 16 hexadecimal digits; "" where that is not a file."""
+    def identity(self) -> str:
+        """The name; of a space of one's own also a digest of its code: names may be alike."""
+        return self.name if self.name in BUILT_IN and self.text is None else self._with_digest
+
+    @property
+    def _with_digest(self) -> str:
         text = self.text
         if text is None:
             spec = importlib.util.find_spec(self.module)
-            if spec is None or spec.origin is None or not Path(spec.origin).is_file():
-                return ""
-            text = Path(spec.origin).read_text(encoding="utf-8")
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+            origin = Path(spec.origin) if spec and spec.origin else None
+            text = origin.read_text(encoding="utf-8") if origin and origin.is_file() else ""
+        return f"{self.name}:{hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 @dataclass(frozen=True, slots=True)

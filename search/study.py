@@ -6,7 +6,7 @@ import shlex
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -135,7 +135,7 @@ def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: boo
             if again:
                 director.restore()
             conduct(launch, director, ledger, tracker, view)
-            return _finish(launch, facts, ledger, tracker, director, champion)
+            return _finish(launch, facts, ledger, tracker, director)
     finally:
         leave_cluster()
         ledger.close()
@@ -148,7 +148,7 @@ class _ChampionLookup:
         self._launch, self._tracker = launch, tracker
         self._found = threading.Event()
         self._champion: Champion | None = None
-        self.trouble = ""
+        self._trouble = ""
         tracker.on_reached = self._look
 
     def _look(self, client: Any) -> None:
@@ -157,26 +157,29 @@ class _ChampionLookup:
             name = settings.model_name(self._launch.data.training.name)
             self._champion = find_champion(client, name)
         except Exception as error:  # noqa: BLE001 - a study can do without
-            self.trouble = f"it could not be looked up: {one_line(error)}"
+            self._trouble = f"it could not be looked up: {one_line(error)}"
         self._found.set()
 
-    def result(self) -> Champion | None:
-        """The champion; without its configuration where this study could not build that."""
+    def result(self) -> tuple[Champion | None, str]:
+        """The champion and what stands in the way of comparing with it.
+
+        Without its configuration where this study could not build that.
+        """
         for _ in range(CHAMPION_SECONDS):
             if self._found.wait(1.0) or self._tracker.trouble:
                 break
         if not self._found.is_set():
-            self.trouble = "MLflow was not reached, so that it is not known whether there is one"
-        champion, space = self._champion, self._launch.space
-        if champion is None or _builds(space, champion):
-            return champion
-        return replace(champion, config=None)
+            return None, "MLflow was not reached, so that it is not known whether there is one"
+        champion = self._champion
+        if champion is not None and not _builds(self._launch.space, champion):
+            champion = replace(champion, config=None)
+        return champion, self._trouble
 
 
 def _builds(space: Space, champion: Champion) -> bool:
     """Whether the networks of a space are made as the champion's was."""
     ordinary = space.build is None and champion.space in BUILT_IN
-    return ordinary or champion.space == space.source.name
+    return ordinary or champion.space == space.source.identity
 
 
 def conduct(
@@ -272,16 +275,16 @@ def _finish(
     ledger: Ledger,
     tracker: Tracker,
     director: StudyDirector,
-    lookup: _ChampionLookup,
 ) -> Outcome:
     name, folder = launch.name, study_folder(launch.name)
     recommendation, verdict = director.recommendation, director.verdict
-    champion_note = _champion_note(director, lookup)
-    outcome = _outcome(director, ledger, name, champion_note)
-    if outcome:
-        ledger.set_outcome(name, outcome)
-    ledger.end_study(name, State.COMPLETED, None, now_ms())
     model, model_file, trouble = None, None, None
+    if director.timing_failure:
+        trouble = f"latency was not measured: {director.timing_failure}"
+    outcome, importances = director.outcome(), _importances(director)
+    if outcome:
+        outcome |= {"importances": importances}
+        ledger.set_outcome(name, outcome)
     if director.package:
         model_file = unpack(director.package, folder / "model")
     try:
@@ -292,7 +295,7 @@ def _finish(
             )
             ledger.set_outcome(name, outcome | {"model": model.uri})
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
-        trouble = f"MLflow does not have everything: {one_line(error)}"
+        trouble = _joined(trouble, f"MLflow does not have everything: {one_line(error)}")
     drawn = []
     try:
         drawn = _illustrate(launch, ledger, director)
@@ -311,22 +314,28 @@ def _finish(
         model=model,
         model_file=model_file,
         champion=director.champion,
-        champion_note=champion_note,
-        importances=outcome.get("importances", {}),
+        champion_note=director.champion_note,
+        importances=importances,
         openings=ledger.openings(launch.data.test.fingerprint),
         training=launch.data.training,
         inspected=director.inspected,
         trouble=trouble or "",
     )
-    markdown, html = write_report(content, folder)
+    html, written = folder / "report.html", []
+    try:
+        written = list(write_report(content, folder))
+    except Exception as error:  # noqa: BLE001 - and without a page
+        trouble = _joined(trouble, f"no report: {one_line(error)}")
     if tracker.run_id:
         try:
             note = verdict.sentence if verdict else "Search only: nothing was confirmed."
             note += f"\n\n[The report]({_artifact_link(tracker)}) has the reasons."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
-            tracker.finish("FINISHED", now_ms(), note, metrics, [markdown, html, *drawn])
+            tracker.finish("FINISHED", now_ms(), note, metrics, [*written, *drawn])
         except Exception as error:  # noqa: BLE001 - likewise
             trouble = _joined(trouble, f"MLflow does not have everything: {one_line(error)}")
+    # Last: until then `podium resume` does again what may be missing.
+    ledger.end_study(name, State.COMPLETED, None, now_ms())
     return Outcome(name, recommendation, verdict, html, model, model_file, trouble)
 
 
@@ -335,46 +344,11 @@ def _artifact_link(tracker: Tracker) -> str:
     return f"#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}/artifacts/report.html"
 
 
-def _champion_note(director: StudyDirector, lookup: _ChampionLookup) -> str:
-    """Why the champion was not compared on the test split; "" where it was, or there is none."""
-    champion, verdict = director.champion, director.verdict
-    if champion is None:
-        return lookup.trouble
-    if verdict is None or verdict.against("champion") is not None:
-        return ""
-    if champion.model is None:
-        return f"the model of {champion.uri} could not be read"
-    return f"{champion.uri} was judged on another test split, and may have been trained on this one"
-
-
-def _outcome(
-    director: StudyDirector, ledger: Ledger, name: str, champion_note: str
-) -> dict[str, Any]:
-    """What the ledger keeps of how a study ended; empty for a search without confirmation."""
-    recommendation, verdict = director.recommendation, director.verdict
-    if recommendation is None or verdict is None:
+def _importances(director: StudyDirector) -> dict[str, float]:
+    try:
+        return director.importances()
+    except Exception:  # noqa: BLE001 - Optuna's estimate is no part of the result
         return {}
-    winner, champion = recommendation.winner, director.champion
-    return {
-        "recommended": winner.config.config_id,
-        "policy": recommendation.policy,
-        "trial": director.shipped.number if director.shipped else None,
-        "summary": recommendation.summary,
-        "verdict": asdict(verdict),
-        "costs": asdict(winner.costs) if winner.costs else None,
-        "champion": None
-        if champion is None
-        else {
-            "name": champion.name,
-            "version": champion.version,
-            "study": champion.study,
-            "config_id": champion.config.config_id if champion.config else "",
-            "same_test": champion.test_fingerprint == director.test_fingerprint,
-            "compared": verdict.against("champion") is not None,
-            "trouble": champion_note or None,
-        },
-        "importances": director.importances(),
-    }
 
 
 def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> list[Path]:
@@ -430,7 +404,7 @@ def _register(
             "podium.trial": str(trial),
             "podium.config_id": recommendation.winner.config.config_id,
             "podium.config": recommendation.winner.config.canonical_json,
-            "podium.space": launch.space.source.name,
+            "podium.space": launch.space.source.identity,
             "podium.data": data.training.name,
             "podium.fingerprint": data.fingerprint,
             "podium.test_fingerprint": data.test.fingerprint,

@@ -57,8 +57,8 @@ def print_recommendation(recommendation: Recommendation) -> None:
             "parameters": f"{r.candidate.parameters:,}",
             "validation": percent(r.candidate.mean),
             "standard error": points(r.standard_error),
-            "gap": points(r.candidate.gap),
-            "latency": f"{r.candidate.latency_ms:.2f} ms",
+            "gap": points(r.candidate.gap) if r.candidate.gaps else "-",
+            "latency": f"{r.candidate.latency_ms:.2f} ms" if r.candidate.costs else "-",
             "configuration": r.candidate.config.summary,
         }
         for name, r in zip(names, recommendation.ranked, strict=True)
@@ -67,6 +67,12 @@ def print_recommendation(recommendation: Recommendation) -> None:
     print_rows(rows, Format.TABLE)
     for name, r in zip(names, recommendation.ranked, strict=True):
         tell(f"- {name}: {r.reason[0].lower()}{r.reason[1:]}")
+    criteria = recommendation.criteria
+    if (criteria.policy, criteria.correction) == ("one-standard-error", "paired"):
+        tell(
+            "(That standard error leaves out what a candidate shares with the best on each seed; "
+            "the column does not.)"
+        )
     tell(recommendation.summary)
     known = {r.candidate.config.config_id: r.candidate for r in recommendation.ranked}
     # The runner-up may be the baseline: once is enough.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -15,7 +16,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from search.ledger import Delivery, Ledger
 from search.records import Measures, Opening, State, TrackingError, TrialRecord, one_line
@@ -96,11 +97,18 @@ def _check_sqlite(path: Path) -> None:
 
 
 def _check_server(uri: str) -> None:
-    shown = without_password(uri)
+    shown, parts = without_password(uri), urlsplit(uri)
+    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=CONNECT_SECONDS) as answer:
+        request = urllib.request.Request(f"{plain}/health")
+        if parts.username is not None:
+            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+            token = base64.b64encode(known.encode()).decode()
+            request.add_unredirected_header("Authorization", f"Basic {token}")
+        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:
             answer.read(64)
     except urllib.error.HTTPError as error:
+        error.close()
         if error.code in (401, 403):
             return  # It is there; credentials are MLflow's own matter.
         raise TrackingError(f"Tracking URI {shown}: the server answers {error.code}.") from None

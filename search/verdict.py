@@ -29,6 +29,7 @@ def judge(
     openings: int,
     data: str,
     rivals: Mapping[str, str],
+    champion_note: str = "",
 ) -> Verdict:
     """Compares the recommended model with its rivals on the same test images.
 
@@ -40,6 +41,7 @@ def judge(
         data: name of the data set.
         rivals: "baseline" and "champion", as far as they are compared, each with its name for
             people.
+        champion_note: why a champion that there is, or may be, is not compared; "" if not so.
     """
     first = probabilities["recommended"]
     right = first.argmax(axis=1) == labels
@@ -71,8 +73,8 @@ def judge(
         contests=held,
         images=len(labels),
         openings=openings,
-        headline=_headline(recommendation, tested.accuracy, held),
-        sentence=_sentence(recommendation, tested.accuracy, held, data),
+        headline=_headline(recommendation, tested.accuracy, held, champion_note),
+        sentence=_sentence(recommendation, tested.accuracy, held, data, champion_note),
     )
 
 
@@ -105,6 +107,7 @@ def _sentence(
     accuracy: Interval,
     contests: tuple[Contest, ...],
     data: str,
+    champion_note: str,
 ) -> str:
     winner = recommendation.winner
     measured = f"{with_interval(accuracy)} of the locked {data} test images right"
@@ -113,19 +116,21 @@ def _sentence(
     if not winner.is_baseline:
         others = recommendation.baseline.parameters
         size = f", with {winner.parameters:,} parameters against {others:,} of the baseline"
-    return (
-        f"{_opening(recommendation, contests)} gets {measured}{': ' if against else ''}"
-        f"{against}{size}."
-    )
+    opening = _opening(recommendation, contests, champion_note)
+    return f"{opening} gets {measured}{': ' if against else ''}{against}{size}."
 
 
 def _headline(
-    recommendation: Recommendation, accuracy: Interval, contests: tuple[Contest, ...]
+    recommendation: Recommendation,
+    accuracy: Interval,
+    contests: tuple[Contest, ...],
+    champion_note: str,
 ) -> str:
     """What to do, for whoever reads one sentence only."""
     winner = recommendation.winner
     right = f"{percent(accuracy.value)} of the test images right"
     better, decisive = _surely_better(contests), contests[-1] if contests else None
+    aside = ", and not compared with the champion" if champion_note else ""
     if better is not None:
         theirs = percent(better.tested.accuracy.value)
         advice = (
@@ -135,16 +140,21 @@ def _headline(
         )
         ours = percent(accuracy.value)
         return f"{advice}: it gets {theirs} of the test images right, the new model {ours}."
-    if winner.is_champion:
-        return f"Keep the champion's configuration: nothing better was found. It gets {right}."
+    ships = decisive is not None and _surely(decisive) and not champion_note
+    if winner.is_champion and not (ships and decisive and decisive.rival == "champion"):
+        return (
+            f"Keep the champion's configuration{aside}: nothing better was found. It gets {right}."
+        )
     if decisive is None:
-        return f"Keep the baseline: nothing better was found. It gets {right}."
+        return f"Keep the baseline{aside}: nothing better was found. It gets {right}."
     theirs = f"{percent(decisive.tested.accuracy.value)} of the {decisive.rival}"
-    if _surely(decisive):
-        return f"Ship the new model: it gets {right}, against {theirs}."
+    if ships:
+        name = "champion, trained again" if winner.is_champion else "new model"
+        return f"Ship the {name}: it gets {right}, against {theirs}."
+    proven = "better" if _surely(decisive) else "recommended, but not proven better"
     return (
-        f"The new model is recommended, but not proven better than the {decisive.rival}: it gets "
-        f"{right}, against {theirs}."
+        f"The new model is {proven} than the {decisive.rival}{aside}: it gets {right}, against "
+        f"{theirs}."
     )
 
 
@@ -153,7 +163,9 @@ def _surely_better(contests: tuple[Contest, ...]) -> Contest | None:
     return next((c for c in reversed(contests) if _surely(c) and c.difference.value < 0), None)
 
 
-def _opening(recommendation: Recommendation, contests: tuple[Contest, ...]) -> str:
+def _opening(
+    recommendation: Recommendation, contests: tuple[Contest, ...], champion_note: str
+) -> str:
     """Yes, no, or that it cannot be told; the champion, where there is one, decides."""
     winner, decisive = recommendation.winner, contests[-1] if contests else None
     name = called(winner)
@@ -165,7 +177,8 @@ def _opening(recommendation: Recommendation, contests: tuple[Contest, ...]) -> s
             f"Look again before you ship {name}: the baseline is better on the test split. "
             "The chosen model"
         )
-    if winner.is_champion:
+    beats = decisive is not None and decisive.rival == "champion" and _surely(decisive)
+    if winner.is_champion and not beats:
         return "Keep the champion's configuration: nothing confirmed was a better choice. It"
     if winner.is_baseline and decisive is None:
         return (
@@ -177,6 +190,8 @@ def _opening(recommendation: Recommendation, contests: tuple[Contest, ...]) -> s
             f"Recommended: {name}; the test split does not tell it from the {decisive.rival}. "
             "The recommended model"
         )
+    if champion_note:
+        return f"Recommended: {name}, which was not compared with the champion. It"
     return f"Ship {name}: it"
 
 

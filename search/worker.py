@@ -148,18 +148,25 @@ def examine(job: Examination, data: TrainingData) -> Examined:
         data: what the models were trained on; gives the package its example and its classes.
     """
     probabilities: dict[str, NDArray[np.float32]] = {}
+    failures: dict[str, str] = {}
     package = b""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for key, content in job.models.items():
             path = folder / "model.keras"
             path.write_bytes(content)
-            model = keras.models.load_model(path, safe_mode=True)
-            probabilities[key] = _predict(model, job.images)
+            try:
+                model = keras.models.load_model(path, safe_mode=True)
+                probabilities[key] = _predict(model, job.images)
+            except Exception as error:
+                if key not in job.dispensable:
+                    raise
+                failures[key] = one_line(error)
+                continue
             if key == job.ship:
                 write_package(model, data, job.requirements, folder / "package")
                 package = _zipped(folder / "package")
-    return Examined(probabilities, package)
+    return Examined(probabilities, package, failures)
 
 
 def _predict(model: keras.Model, images: NDArray[Any]) -> NDArray[np.float32]:

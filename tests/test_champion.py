@@ -129,7 +129,19 @@ def test_a_champions_network_is_built_only_by_the_space_that_built_it(tmp_path: 
     assert _builds(cnn, make_champion(space="mlp"))
     assert not _builds(cnn, make_champion(space="own"))
     assert not _builds(own, make_champion(space="mlp"))
-    assert _builds(own, make_champion(space=own.source.name))
+    assert _builds(own, make_champion(space=own.source.identity))
+
+
+def test_a_space_that_is_called_alike_is_not_the_same_one(tmp_path: Path) -> None:
+    (tmp_path / "cnn.py").write_text(OWN_BUILD)
+    alike = open_space(find_space(str(tmp_path / "cnn.py")))
+    builtin = open_space(find_space("cnn"))
+    assert builtin.source.identity == "cnn"
+    assert alike.source.identity != "cnn"
+    assert not _builds(builtin, make_champion(space=alike.source.identity))
+    (tmp_path / "cnn.py").write_text(OWN_BUILD + "# edited\n")
+    edited = open_space(find_space(str(tmp_path / "cnn.py")))
+    assert not _builds(edited, make_champion(space=alike.source.identity))
 
 
 class Quiet:
@@ -149,14 +161,15 @@ def make_lookup(tracker: Any) -> _ChampionLookup:
 
 
 def test_a_study_goes_on_without_a_champion_where_mlflow_is_away() -> None:
-    lookup = make_lookup(Quiet())
-    assert lookup.result() is None
-    assert "not known whether there is one" in lookup.trouble
+    champion, trouble = make_lookup(Quiet()).result()
+    assert champion is None
+    assert "not known whether there is one" in trouble
 
 
 def test_a_registry_that_fails_is_told_and_no_exception() -> None:
     tracker = Quiet()
     lookup = make_lookup(tracker)
     tracker.on_reached(SimpleNamespace())  # no client at all
-    assert lookup.result() is None
-    assert "could not be looked up" in lookup.trouble
+    champion, trouble = lookup.result()
+    assert champion is None
+    assert "could not be looked up" in trouble

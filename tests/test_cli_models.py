@@ -23,13 +23,18 @@ from search import cli_models
 from search.ledger import Ledger
 from search.loading import Predicted, Reload
 from search.records import PodiumError, State
+from search.registry import find_champion
 from search.settings import TrackingSettings, load_tracking
+from tests.builders import make_assignment, make_config
 from tests.stores import add_reference, add_version, hand_made_model, new_store
 from tests.test_gates import OUTCOME
 
 COMMANDS = ("promote", "rollback", "champion", "predict")
 NAME = "podium-pets"
 SHAPE = [2, 3, 1]
+
+
+CONFIG = make_config(16)
 
 
 @dataclass(frozen=True)
@@ -72,11 +77,21 @@ class Desk:
         self.record(name, told)
         return version
 
-    def record(self, name: str, outcome: Any, state: State = State.COMPLETED) -> None:
-        """A study in the ledger."""
+    def record(
+        self,
+        name: str,
+        outcome: Any,
+        state: State = State.COMPLETED,
+        run_id: str | None = None,
+    ) -> None:
+        """A study in the ledger, with one trial."""
         ledger = Ledger(self.folder / "runs" / "ledger.db")
         settings = {"tracking": {**load_tracking().model_dump(), "experiment": "elsewhere"}}
-        ledger.begin_study(name, settings, {"class_names": ["cat", "dog"]}, 0)
+        facts = {"class_names": ["cat", "dog"], "data": "pets"}
+        ledger.begin_study(name, settings, facts, 0)
+        ledger.begin_trial(name, make_assignment(3, config=CONFIG), 0)
+        if run_id is not None:
+            ledger.set_study_run(name, run_id)
         if outcome is not None:
             ledger.set_outcome(name, outcome)
         if state is not State.RUNNING:
@@ -169,6 +184,56 @@ def test_promote_goes_to_the_store_of_the_study(desk: Desk, tmp_path: Path) -> N
     assert desk("promote", "first").code == 0
     assert desk.aliases == {"champion": "1"}
     assert not (tmp_path / "other.db").exists()
+
+
+UNTOLD = {**OUTCOME, "champion": None, "trial": 3, "recommended": CONFIG.config_id}
+
+
+def model_of_study(desk: Desk, name: str) -> str | None:
+    """What the ledger says that a study registered."""
+    ledger = Ledger(desk.folder / "runs" / "ledger.db")
+    record = ledger.study(name)
+    ledger.close()
+    assert record is not None
+    return (record.outcome or {}).get("model")
+
+
+def test_promote_finds_a_version_that_the_study_did_not_live_to_tell_of(desk: Desk) -> None:
+    version = desk.add_study("first")
+    run_id = desk.client.get_model_version(NAME, version).run_id
+    other = hand_made_model(desk.folder / "other")
+    add_version(desk.client, NAME, other, {"podium.study": "killed"})  # of another folder's study
+    desk.client.set_model_version_tag(NAME, version, "podium.study", "killed")
+    desk.record("killed", UNTOLD, run_id=run_id)
+    done = desk("promote", "killed")
+    assert done.code == 0, done.error
+    assert desk.aliases == {"champion": "1"}
+    assert model_of_study(desk, "killed") == f"models:/{NAME}/1"
+
+
+def test_promote_registers_the_model_that_a_study_left_in_its_folder(desk: Desk) -> None:
+    experiment = desk.client.create_experiment("e", (desk.folder / "artifacts").as_uri())
+    tags = {"podium.space": "mlp", "podium.data": "pets", "podium.test_fingerprint": "0123"}
+    run = desk.client.create_run(experiment, tags=tags)
+    desk.record("unreached", UNTOLD, run_id=run.info.run_id)
+    refused = desk("promote", "unreached")
+    assert refused.code == 2
+    assert "is not whole" in refused.error
+    hand_made_model(desk.folder / "runs" / "studies" / "unreached" / "model", b"2.0")
+    done = desk("promote", "unreached")
+    assert done.code == 0, done.error
+    assert desk.aliases == {"champion": "1"}
+    assert model_of_study(desk, "unreached") == f"models:/{NAME}/1"
+    version = desk.client.get_model_version(NAME, "1")
+    assert version.run_id == run.info.run_id
+    assert tags.items() <= version.tags.items()
+    assert version.tags["podium.config"] == CONFIG.canonical_json
+    champion = find_champion(desk.client, NAME)
+    assert champion is not None
+    assert (champion.study, champion.config, champion.model) == ("unreached", CONFIG, b"2.0")
+    assert desk.client.get_run(run.info.run_id).data.metrics["test_accuracy"] == 0.95
+    assert desk("promote", "unreached").code == 0
+    assert len(desk.client.search_model_versions(f"name = '{NAME}'")) == 1
 
 
 def test_the_password_of_a_store_comes_from_mlflow_yaml(desk: Desk) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import ast
 import copy
 import gzip
 import io
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 from sklearn.model_selection import StratifiedKFold, StratifiedShuffleSplit
 
+import search.data
 from search.data import LoadedData, TestLock, load
 from search.datasets import DATASET_NOTES, DATASETS, FASHION_CLASSES
 from search.readers import IDX_NAMES
@@ -999,3 +1001,36 @@ def test_bad_data_ends_the_command_with_the_code_for_data(tmp_path: Path) -> Non
     with pytest.raises(DataError) as caught:
         load("mnist", tmp_path, 0)
     assert caught.value.exit_code == 2
+
+
+def test_nothing_but_a_verdict_and_a_reproduction_opens_the_lock() -> None:
+    """Trials, figures, policies and pages cannot: their modules never call `test.open`."""
+    package = Path(search.data.__file__).parent
+    opening = set()
+    for path in package.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if (
+                isinstance(node, ast.Call)
+                and isinstance(node.func, ast.Attribute)
+                and node.func.attr == "open"
+                and isinstance(node.func.value, ast.Attribute)
+                and node.func.value.attr == "test"
+            ):
+                opening.add(path.name)
+    assert opening == {"director.py", "reproduction.py"}
+
+
+@pytest.mark.parametrize("attribute", ["arrays", "_TestLock__arrays", "images", "labels"])
+def test_the_arrays_are_no_attribute_of_the_lock_that_code_outside_uses(attribute: str) -> None:
+    package = Path(search.data.__file__).parent
+    using = [
+        path.name
+        for path in package.rglob("*.py")
+        if path.name != "data.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute)
+        and node.attr == attribute
+        and isinstance(node.value, ast.Attribute)
+        and node.value.attr == "test"
+    ]
+    assert using == []

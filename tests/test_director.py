@@ -81,7 +81,7 @@ def make(data: LoadedData, ledger: Ledger) -> Make:
             requirements=(),
             now_ms=lambda: 1,
             notify=lambda: None,
-            champion=lambda: champion,
+            champion=lambda: (champion, ""),
             store=store,
         )
 
@@ -718,6 +718,42 @@ def test_a_champion_that_was_judged_on_other_images_is_not_tested_on_these(
     examination = _until(director, data, Examination)
     assert isinstance(examination, Examination)
     assert set(examination.models) == {"recommended", "baseline"}
+    _answer(director, examination, data)
+    assert director.verdict is not None
+    assert "not compared with the champion" in director.verdict.headline
+    outcome = director.outcome()
+    assert outcome["champion_note"].startswith("models:/podium-digits/3 was judged on another")
+    assert (outcome["champion"]["same_test"], outcome["champion"]["compared"]) == (False, False)
+
+
+def test_a_champion_that_does_not_load_costs_the_comparison_and_nothing_else(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(champion=_make_champion(data))
+    examination = _until(director, data, Examination)
+    assert isinstance(examination, Examination)
+    assert examination.dispensable == ("champion",)
+    found = _examined(examination, data)
+    known = {k: v for k, v in found.probabilities.items() if k != "champion"}
+    partial = replace(found, probabilities=known, failures={"champion": "no class MyLayer"})
+    director.on_report(examination, WorkerReport(1, final=True, examined=partial))
+    assert director.verdict is not None
+    assert director.verdict.against("champion") is None
+    assert director.verdict.against("baseline") is not None
+    assert director.champion_note == "its model could not be loaded here: no class MyLayer"
+
+
+def test_the_verdict_is_in_the_ledger_before_anything_follows_it(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    _until(director, data, Inspection)
+    study = ledger.study("s")
+    assert study is not None
+    assert study.outcome is not None
+    assert director.verdict is not None
+    assert study.outcome["verdict"]["sentence"] == director.verdict.sentence
+    assert study.outcome["trial"] == director.shipped.number if director.shipped else False
 
 
 def test_a_champion_of_which_the_configuration_is_not_known_is_tested_but_not_confirmed(

@@ -139,12 +139,20 @@ def test_what_is_not_asked_for_is_listed_and_holds() -> None:
     gates = judged({}, champion="3", reload=None, **{**limits, "reproducible_load": False})
     assert all(gate.holds and gate.limit is None for gate in gates.values())
     assert all("Not asked" in gate.sentence for gate in gates.values())
+    assert judged(reload=None, reproducible_load=None)["reproducible_load"].holds
 
 
 @pytest.mark.parametrize(
     ("outcome", "champion", "said"),
     [
         (changed("champion", to=None), "3", "after the study"),
+        ({**OUTCOME, "champion": None, "champion_note": ""}, "3", "after the study"),
+        (
+            {**OUTCOME, "champion": None, "champion_note": "no MLflow."},
+            "3",
+            "version 3: no MLflow.",
+        ),
+        ({**OUTCOME, "champion_note": "its model is gone"}, "3", "version 3: its model is gone."),
         (OUTCOME, "4", "compared with version 3"),
         (changed("champion", "same_test", to=False), "3", "another test split"),
         (changed("champion", "compared", to=False), "3", "could not use it"),
@@ -170,6 +178,8 @@ def test_without_a_champion_there_is_nothing_to_be_inferior_to() -> None:
     gate = judged(champion=None)["non_inferiority_margin"]
     assert gate.holds
     assert "no champion yet" in gate.sentence
+    unreached = judged({**OUTCOME, "champion_note": "no MLflow"}, champion=None)
+    assert unreached["non_inferiority_margin"].holds  # the registry, asked now, has none
 
 
 def test_the_interval_is_that_of_bonett_and_price() -> None:

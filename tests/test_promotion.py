@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -385,6 +385,165 @@ def test_a_champion_that_was_set_by_hand_can_be_rolled_back(client: mlflow.Mlflo
     assert aliases(client, name) == ("2", "3")
 
 
+def test_without_a_champion_before_there_is_no_previous_champion(
+    client: mlflow.MlflowClient,
+) -> None:
+    name = registered(client)
+    promoted(client, name, "1")
+    promoted(client, name, "2")
+    client.delete_registered_model_alias(name, CHAMPION)
+    promoted(client, name, "3")
+    assert aliases(client, name) == ("3", None)
+    with pytest.raises(PromotionRefused, match="nothing to go back to"):
+        rolled_back(client, name)
+    assert rolled_back(client, name, "1").is_new  # which is asked for by its number
+
+
+def test_what_says_that_a_version_was_rolled_back_goes_when_it_is_champion_again(
+    client: mlflow.MlflowClient,
+) -> None:
+    name = registered(client)
+    promoted(client, name, "1")
+    promoted(client, name, "2")
+    rolled_back(client, name)
+    promoted(client, name, "2")
+    assert not marks_of_a_rollback(client, name, "2")
+    rolled_back(client, name)
+    assert len(marks_of_a_rollback(client, name, "2")) == 3
+    promoted(client, name, "3")
+    rolled_back(client, name, "2")
+    assert not marks_of_a_rollback(client, name, "2")
+    assert len(marks_of_a_rollback(client, name, "3")) == 3
+
+
+def marks_of_a_rollback(client: mlflow.MlflowClient, name: str, version: str) -> list[str]:
+    tags = state(client, name)["versions"][version][0]
+    return [key for key in tags if key.startswith("podium.rolled_back_")]
+
+
+# Two at once
+
+
+def by_another(client: mlflow.MlflowClient, name: str) -> None:
+    promoted(client, name, "3", replace(ORDER, who="bob"))
+
+
+def by_hand(client: mlflow.MlflowClient, name: str) -> None:
+    client.set_registered_model_alias(name, CHAMPION, "3")
+
+
+def begun(client: mlflow.MlflowClient, name: str) -> None:
+    interrupt_after(client, name, 1, promotion("3", replace(ORDER, who="bob")))
+
+
+MEANWHILE = {
+    by_another: "bob .* version 3",
+    by_hand: "by hand; the champion is version 3",
+    begun: "bob began .* version 3",
+}
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+@pytest.mark.parametrize("order", [ORDER, FORCED])
+def test_a_champion_that_changes_while_a_version_is_loaded_is_not_overwritten(
+    client: mlflow.MlflowClient, meanwhile: Callable[[Any, str], None], order: Order
+) -> None:
+    name = registered(client)
+    promoted(client, name, "1")
+    seen: list[dict[str, Any]] = []
+
+    def check(_: str) -> Reload:
+        meanwhile(client, name)
+        seen.append(state(client, name))
+        return Reload(True, 0.0)
+
+    settings = NOTHING_ASKED.model_copy(update={"reproducible_load": True})
+    with pytest.raises(PromotionRefused, match=MEANWHILE[meanwhile]):
+        promote(client, proposed(name, "2"), settings, check, order, lambda _: None)
+    assert [state(client, name)] == seen
+    promoted(client, name, "2")
+    assert aliases(client, name) == ("2", "1" if meanwhile is begun else "3")
+
+
+@pytest.mark.parametrize("meanwhile", MEANWHILE)
+def test_a_champion_that_changes_before_a_rollback_stays(
+    client: mlflow.MlflowClient, meanwhile: Callable[[Any, str], None]
+) -> None:
+    name = registered(client)
+    promoted(client, name, "1")
+    promoted(client, name, "2")
+    seen: list[dict[str, Any]] = []
+
+    def check(_: str) -> Reload:
+        meanwhile(client, name)
+        seen.append(state(client, name))
+        return Reload(True, 0.0)
+
+    with pytest.raises(PromotionRefused, match=MEANWHILE[meanwhile]):
+        rollback(client, name, None, check, LATER)
+    assert [state(client, name)] == seen
+
+
+def test_a_version_that_is_deleted_while_it_is_loaded_is_not_written_down(
+    client: mlflow.MlflowClient,
+) -> None:
+    name = registered(client)
+    promoted(client, name, "1")
+    promoted(client, name, "2")
+
+    def check(_: str) -> Reload:
+        client.delete_model_version(name, "1")
+        return Reload(True, 0.0)
+
+    with pytest.raises(ConfigError, match="version 1 was deleted"):
+        rollback(client, name, None, check, LATER)
+    assert len(journal(client, name)) == 2
+
+
+class Overtaken:
+    """A client whose n-th tag of a registered model someone else writes over at once."""
+
+    def __init__(self, client: Any, entry: Entry, at: int) -> None:
+        self._client, self._entry, self._at = client, entry, at
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def set_registered_model_tag(self, name: str, key: str, value: str) -> None:
+        self._client.set_registered_model_tag(name, key, value)
+        self._at -= 1
+        if self._at == 0:
+            text = {k: v for k, v in asdict(self._entry).items() if k != "number"}
+            self._client.set_registered_model_tag(name, key, json.dumps(text))
+
+
+def test_an_entry_that_another_one_took_the_place_of_is_not_carried_out(
+    client: mlflow.MlflowClient,
+) -> None:
+    name = registered(client)
+    promoted(client, name, "1")
+    other = Entry(2, "promote", "3", "1", None, who="bob", when=LATER.when, why="faster")
+    with pytest.raises(PromotionRefused, match="bob began a promote to version 3"):
+        promoted(Overtaken(client, other, 1), name, "2")
+    assert aliases(client, name) == ("1", None)
+    assert journal(client, name)[1:] == [other]
+
+
+def test_the_entry_of_another_one_is_not_marked_as_done(client: mlflow.MlflowClient) -> None:
+    name = registered(client)
+    promoted(client, name, "1")
+    other = Entry(2, "promote", "3", "1", None, who="bob", when=LATER.when, why="faster")
+
+    class Late(Overtaken):
+        def update_model_version(self, name: str, version: str, description: str) -> None:
+            text = {k: v for k, v in asdict(other).items() if k != "number"}
+            client.set_registered_model_tag(name, f"{TAG}0002", json.dumps(text))
+
+    with pytest.raises(PromotionRefused, match="bob began a promote to version 3"):
+        promoted(Late(client, other, 0), name, "2")
+    assert journal(client, name)[1:] == [other]
+
+
 # Interrupted
 
 
@@ -475,6 +634,52 @@ def test_an_interrupted_promotion_keeps_who_began_it_and_when(client: mlflow.Mlf
     assert "begun at 2026-01-02T03:04:05+00:00 by alice" in change.sentence
     [entry] = journal(client, name)
     assert (entry.who, entry.when, entry.done) == (ORDER.who, ORDER.when, True)
+
+
+@pytest.mark.parametrize("calls", range(1, 11))
+def test_a_version_that_was_deleted_does_not_block_what_was_interrupted(
+    client: mlflow.MlflowClient, calls: int
+) -> None:
+    name = registered(client, 4)
+    promoted(client, name, "1")
+    interrupt_after(client, name, calls, promotion("2"))
+    client.delete_model_version(name, "1")
+    promoted(client, name, "2", LATER)
+    assert aliases(client, name) == ("2", None)
+    assert promoted(client, name, "3", LATER).is_new
+    assert aliases(client, name) == ("3", "2")
+    assert not [entry for entry in journal(client, name) if entry.is_open]
+
+
+@pytest.mark.parametrize("calls", range(1, 8))
+@pytest.mark.parametrize("gone", ["1", "2", "3"])
+def test_after_any_deletion_a_rollback_that_was_interrupted_is_ended(
+    client: mlflow.MlflowClient, calls: int, gone: str
+) -> None:
+    name = registered(client, 4)
+    for version in ("1", "2", "3"):
+        promoted(client, name, version)
+    interrupt_after(client, name, calls, rolled_back)  # to 2
+    client.delete_model_version(name, gone)
+    with contextlib.suppress(PromotionRefused):
+        rolled_back(client, name)
+    promoted(client, name, "4")
+    assert aliases(client, name)[0] == "4"
+    assert not [entry for entry in journal(client, name) if entry.is_open]
+
+
+def test_a_promotion_is_not_resumed_towards_a_version_that_was_deleted(
+    client: mlflow.MlflowClient,
+) -> None:
+    name = registered(client)
+    for version in ("1", "2", "3"):
+        promoted(client, name, version)
+    interrupt_after(client, name, 1, rolled_back)
+    client.delete_model_version(name, "2")
+    with pytest.raises(PromotionRefused, match="nothing to go back to"):
+        rolled_back(client, name)
+    assert aliases(client, name)[0] == "3"
+    assert journal(client, name)[-1].abandoned
 
 
 def test_an_interrupted_promotion_is_judged_anew_where_the_champion_moved_since(
@@ -583,6 +788,13 @@ def test_a_proposal_is_what_the_study_registered() -> None:
     assert propose(record(run_id="abc")).report == "runs:/abc/report.html"
 
 
+def test_a_proposal_may_be_found_where_the_study_does_not_tell_of_it() -> None:
+    without = record(outcome={"verdict": {}}, run_id="abc")
+    proposal = propose(without, lambda: "models:/podium-digits/7")
+    assert (proposal.name, proposal.version) == ("podium-digits", "7")
+    assert propose(record(), lambda: "models:/other/1").version == "12"
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
@@ -592,6 +804,8 @@ def test_a_proposal_is_what_the_study_registered() -> None:
         ({"outcome": {"recommended": "x"}}, "has no verdict"),
         ({"outcome": {"verdict": {}}}, "registered no model"),
         ({"outcome": {"verdict": {}, "model": "m"}}, "registered no model"),
+        ({"outcome": {"verdict": {}}}, "never reached while it ran"),
+        ({"outcome": {"verdict": {}}, "run_id": "abc"}, "model is not whole"),
     ],
 )
 def test_a_study_without_a_model_says_what_to_do(values: dict[str, Any], said: str) -> None:

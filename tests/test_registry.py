@@ -68,6 +68,7 @@ def _answers(uri: str) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_study_on_a_server_leaves_runs_report_and_model_there(
     server: str, tmp_path: Path
 ) -> None:

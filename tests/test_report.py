@@ -564,6 +564,21 @@ def test_a_study_that_only_searched_says_so_and_shows_no_verdict(tmp_path: Path,
     for part in ("The decision", "McNemar", "Policy", "None", "podium promote", "nan"):
         assert part not in text
     assert "The best of 23 trials is trial" in text
+    opened = (Opening("f", "another", "final verdict", 1_700_000_000_000),)
+    text = said(tmp_path, kind, model=None, model_file=None, openings=opened, **SEARCH_ONLY)
+    assert "This study left the test split locked. Other studies opened it: once." in text
+    for untrue in ("its figures are unbiased", "no champion to compare with"):
+        assert untrue not in text
+
+
+@BOTH
+def test_the_first_screen_says_that_the_champion_was_not_compared(
+    tmp_path: Path, kind: int
+) -> None:
+    text = said(tmp_path, kind, champion_note="the model of models:/m/1 could not be read")
+    front = text[: text.index("Policy one-standard-error")]
+    note = "It was not compared with the champion: the model of models:/m/1 could not be read."
+    assert note in front
 
 
 @BOTH

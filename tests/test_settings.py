@@ -758,10 +758,22 @@ def test_yes_is_not_taken_for_an_accuracy_of_one() -> None:
     assert "min-accuracy" in complaint()
 
 
-def test_gates_of_a_study_file_beat_mlflow_yaml_and_leave_the_rest_of_them() -> None:
-    MLFLOW_FILE.write_text("gates: {max_size_mb: 5, min_accuracy: 0.9}\n")
-    gates = from_file("tracking: {gates: {min_accuracy: 0.95}}").tracking.gates
-    assert (gates.min_accuracy, gates.max_size_mb) == (0.95, 5.0)
+@pytest.mark.parametrize("gates", ["{min_accuracy: 0.95}", "{}", ""])
+def test_gates_in_a_study_file_are_refused_because_promote_reads_mlflow_yaml(gates: str) -> None:
+    with pytest.raises(ConfigError, match=r"tracking: .*gates.* mlflow\.yaml"):
+        from_file(f"tracking: {{gates: {gates}}}")
+
+
+def test_other_tracking_of_a_study_file_leaves_the_gates_of_mlflow_yaml() -> None:
+    MLFLOW_FILE.write_text("gates: {max_size_mb: 5}\n")
+    tracking = from_file("tracking: {experiment: other}").tracking
+    assert (tracking.experiment, tracking.gates.max_size_mb) == ("other", 5.0)
+
+
+def test_a_gate_that_is_left_empty_is_not_asked() -> None:
+    MLFLOW_FILE.write_text("gates:\n  reproducible_load:\n  min_accuracy:\n")
+    gates = load_tracking().gates
+    assert (gates.reproducible_load, gates.min_accuracy) == (None, None)
 
 
 def test_gates_cannot_be_changed_afterwards() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import math
@@ -388,6 +389,24 @@ def test_a_server_that_asks_for_credentials_is_there(server: str) -> None:
     check_tracking(TrackingSettings(tracking_uri=f"{server}/401"))
 
 
+class _AskingForCredentials(http.server.BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        known = base64.b64encode(b"me:se@cret").decode()
+        ok = self.path == "/mlflow/health" and self.headers["Authorization"] == f"Basic {known}"
+        self.send_response(200 if ok else 500)
+        self.end_headers()
+
+
+def test_credentials_in_the_address_are_sent_as_basic_authentication() -> None:
+    with serving(_AskingForCredentials) as port:
+        check_tracking(
+            TrackingSettings(tracking_uri=f"http://me:se%40cret@127.0.0.1:{port}/mlflow/")
+        )
+        with pytest.raises(TrackingError, match="answers 500") as caught:
+            check_tracking(TrackingSettings(tracking_uri=f"http://me:wrong@127.0.0.1:{port}"))
+    assert "wrong" not in str(caught.value)
+
+
 def test_a_server_that_accepts_and_says_nothing_is_refused_within_15_s() -> None:
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
@@ -404,6 +423,8 @@ def test_a_server_that_accepts_and_says_nothing_is_refused_within_15_s() -> None
     ("uri", "message"),
     [
         ("http://127.0.0.1:1", "does not answer"),
+        ("http://u:secret@127.0.0.1:1", r"u:\*\*\*@127.0.0.1:1 does not answer .*refused"),
+        ("http://u:secret@", "does not answer"),
         ("postgresql://u:secret@127.0.0.1:1/db", "127.0.0.1:1 does not answer"),
         ("file:./mlruns", "expected sqlite"),
         ("http://[::1", "not an address"),

@@ -61,6 +61,7 @@ def test_when_every_trial_fails_the_study_ends_with_3_and_the_shared_reason(
     assert "no network today" in status.out
 
 
+@pytest.mark.slow
 def test_a_killed_worker_fails_its_trial_and_the_study_reaches_its_verdict(
     tmp_path: Path,
 ) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ def judged(
     recommendation: Recommendation | None = None,
     openings: int = 1,
     champion_wrong: set[int] | None = None,
+    champion_note: str = "",
 ) -> Verdict:
     """On 40 images; rivals that are None take no part."""
     wrong = {"baseline": baseline_wrong, "champion": champion_wrong}
@@ -54,6 +56,7 @@ def judged(
         openings=openings,
         data="digits",
         rivals={name: NAMES[name] for name in rivals},
+        champion_note=champion_note,
     )
 
 
@@ -359,9 +362,10 @@ def test_the_champions_configuration_is_kept_where_it_is_recommended() -> None:
         "more than the baseline (75.00%), more than chance explains, with 4,321 parameters "
         "against 1,234 of the baseline."
     )
-    for champion_wrong in (FEW, MANY):
-        again = judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=champion_wrong).sentence
-        assert again.startswith("Keep the champion's configuration: ")
+    again = judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=FEW).sentence
+    assert again.startswith("Keep the champion's configuration: ")
+    better = judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=MANY).sentence
+    assert better.startswith("Ship the champion's configuration: it gets 95.00%")
 
 
 def test_the_champions_configuration_trained_again_may_be_surely_worse() -> None:
@@ -451,3 +455,26 @@ def test_the_headline_says_what_to_do(
     winner: set[int], baseline: set[int], champion: set[int] | None, headline: str
 ) -> None:
     assert judged(winner, baseline, champion_wrong=champion).headline.startswith(headline)
+
+
+def test_the_headline_does_not_ship_what_was_not_compared_with_the_champion() -> None:
+    verdict = judged(set(), MANY, champion_note="it could not be read")
+    assert verdict.headline == (
+        "The new model is better than the baseline, and not compared with the champion: it gets "
+        "100.00% of the test images right, against 75.00% of the baseline."
+    )
+    assert "Ship" not in verdict.sentence
+    assert "not compared with the champion" in verdict.sentence
+    unsure = judged(set(), FEW, champion_note="it could not be read").headline
+    assert "not proven better than the baseline, and not compared with the champion" in unsure
+
+
+def test_a_champion_that_was_trained_again_and_is_surely_better_is_shipped() -> None:
+    champion = replace(WINNER, is_champion=True)
+    recommendation = make_recommendation(champion, BASELINE)
+    verdict = judged(set(), MANY, recommendation, champion_wrong=MANY)
+    assert verdict.headline == (
+        "Ship the champion, trained again: it gets 100.00% of the test images right, against "
+        "75.00% of the champion."
+    )
+    assert "nothing confirmed was a better choice" not in verdict.sentence

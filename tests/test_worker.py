@@ -172,6 +172,20 @@ def test_a_model_of_which_the_costs_cannot_be_measured_is_a_failure_and_no_excep
     assert report.timed == {}
 
 
+def test_a_dispensable_model_that_does_not_load_leaves_the_others_examined(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    model = _all_reports(_worker(data, tmp_path), _assignment(2, keep_model=True))[-1].model
+    assert model is not None
+    models = {"recommended": model, "champion": b"not a model"}
+    job = Examination(models, data.images[:5], dispensable=("champion",))
+    examined = examine(job, data)
+    assert set(examined.probabilities) == {"recommended"}
+    assert set(examined.failures) == {"champion"}
+    with pytest.raises(Exception, match=r"(?i)zip|keras"):
+        examine(replace(job, dispensable=()), data)
+
+
 @pytest.mark.parametrize("fraction", [0.05, 0.2, 0.5])
 def test_a_trial_is_validated_on_the_fraction_of_the_pool_that_it_was_assigned(
     data: TrainingData, tmp_path: Path, fraction: float

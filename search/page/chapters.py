@@ -60,6 +60,8 @@ def front(content: ReportContent) -> Iterator[Block]:
         yield Text(" ".join(_how_sure(recommendation, verdict)), tone="lead")
     else:
         yield Text(_best_so_far(content), tone="lead")
+    if content.champion_note:
+        yield Text(f"It was not compared with the champion: {content.champion_note}.", tone="note")
     tiles = list(_tiles(content))
     if tiles:
         yield Tiles(tiles)

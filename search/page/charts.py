@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,9 +17,6 @@ from numpy.typing import NDArray
 from search.page.article import Chart
 from search.records import Reasoned
 from search.selection import called, percent
-
-if TYPE_CHECKING:
-    pass
 
 LABEL_LENGTH = 26
 MOST_BARS = 24

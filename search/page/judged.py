@@ -95,11 +95,10 @@ def _contest_table(verdict: Verdict) -> Table:
 
 def _champion(content: ReportContent) -> Iterator[Block]:
     champion = content.champion
-    compared = content.verdict is not None and content.verdict.against("champion") is not None
     if champion is not None:
         source = f", from study {champion.study}" if champion.study else ""
         yield Text(f"The champion at the time was {champion.uri}{source}.")
-    elif not compared and not content.champion_note:
+    elif content.verdict is not None and not content.champion_note:
         yield Text("There was no champion to compare with.")
     if content.champion_note:
         yield Text(
@@ -112,7 +111,10 @@ def _sentence(text: str) -> str:
 
 
 def _openings(content: ReportContent, count: int) -> Iterator[Block]:
-    if count > 1:
+    if content.verdict is None:
+        times = f"{count} times" if count > 1 else "once" if count else "never"
+        yield Text(f"This study left the test split locked. Other studies opened it: {times}.")
+    elif count > 1:
         yield Text(
             f"This test split has been opened {count} times. Each further look makes its figures a "
             "little too good, because decisions may have followed the earlier ones: a model chosen "
