@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -71,8 +72,8 @@ def promote(
         with speaking(settings):
             return find_unnamed(client, ledger, record, name, now_ms)
 
-    proposal = propose(record, find)
-    ledger.close()
+    with closing(ledger):
+        proposal = propose(record, find)
     client = open_registry(settings)
 
     def check(uri: str) -> Any:

@@ -235,7 +235,7 @@ def _check_name_is_free(name: str) -> None:
 
 def _tags(launch: Launch, facts: Mapping[str, Any]) -> dict[str, str]:
     return {
-        "podium.space": launch.space.source.name,
+        "podium.space": launch.space.source.identity,
         "podium.data": launch.data.training.name,
         "podium.fingerprint": launch.data.fingerprint,
         "podium.test_fingerprint": launch.data.test.fingerprint,

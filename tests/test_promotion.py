@@ -436,7 +436,7 @@ def begun(client: mlflow.MlflowClient, name: str) -> None:
     interrupt_after(client, name, 1, promotion("3", replace(ORDER, who="bob")))
 
 
-MEANWHILE = {
+MEANWHILE: dict[Callable[[Any, str], None], str] = {
     by_another: "bob .* version 3",
     by_hand: "by hand; the champion is version 3",
     begun: "bob began .* version 3",
@@ -668,7 +668,7 @@ def test_after_any_deletion_a_rollback_that_was_interrupted_is_ended(
     assert not [entry for entry in journal(client, name) if entry.is_open]
 
 
-def test_a_promotion_is_not_resumed_towards_a_version_that_was_deleted(
+def test_a_rollback_is_not_resumed_towards_a_version_that_was_deleted(
     client: mlflow.MlflowClient,
 ) -> None:
     name = registered(client)
