@@ -449,7 +449,7 @@ class TrainingRun:
         """
         try:
             self._restore(checkpoint)
-        except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise TrialFailed(f"its checkpoint cannot be used: {error}.") from error
 
     def _restore(self, checkpoint: bytes) -> None:

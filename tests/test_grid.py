@@ -24,12 +24,12 @@ def walk(
 ) -> list[Params]:
     """The parameters of every proposal until the grid is exhausted."""
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = GridSampler(seed)
+    sampler = GridSampler()
     study = optuna.create_study(sampler=sampler)
     found = []
-    for _ in range(limit):
+    for number in range(limit):
         try:
-            sampler.begin()
+            sampler.begin(1000 * seed + number)
         except GridExhausted:
             return found
         trial = study.ask()
@@ -120,15 +120,15 @@ def test_the_order_follows_from_the_seed_and_is_not_the_order_of_writing() -> No
 
 def test_an_exhausted_grid_stays_exhausted() -> None:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    sampler = GridSampler(0)
+    sampler = GridSampler()
     study = optuna.create_study(sampler=sampler)
     for _ in range(2):
-        sampler.begin()
+        sampler.begin(0)
         study.ask().suggest_categorical("a", [1, 2])
         sampler.end()
     for _ in range(3):
         with pytest.raises(GridExhausted):
-            sampler.begin()
+            sampler.begin(0)
 
 
 @pytest.mark.parametrize(
@@ -200,3 +200,24 @@ def test_an_unknown_kind_of_parameter_is_refused_by_name() -> None:
 
     with pytest.raises(TypeError, match="OddDistribution"):
         grid_values(OddDistribution())
+
+
+def test_what_was_proposed_before_is_not_proposed_again() -> None:
+    """By a sampler that was told of it, as after an interruption."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    every = keys(walk(flat))
+    first, second = GridSampler(), GridSampler()
+    proposed = []
+    for sampler, count in ((first, 5), (second, len(every) - 5)):
+        study = optuna.create_study(sampler=sampler)
+        for number in range(count):
+            sampler.begin(number)
+            trial = study.ask()
+            flat(trial)
+            sampler.end()
+            proposed.append(trial.params)
+            if sampler is first:
+                second.visit(trial.params, trial.distributions)
+    assert sorted(keys(proposed)) == sorted(every)
+    with pytest.raises(GridExhausted):
+        second.begin(0)

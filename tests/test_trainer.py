@@ -623,3 +623,44 @@ def test_a_task_without_splits_fails_with_the_reason(data: TrainingData, trainer
 def test_fold_seeds_differ_and_stay_in_the_range_of_an_int32(data: TrainingData) -> None:
     task = replace(_task(data), seed=2**31 - 2)
     assert [task.seed_of(index) for index in range(4)] == [2**31 - 2, 2**31 - 1, 0, 1]
+
+
+@pytest.mark.parametrize("folds", [1, 3], ids=["one split", "folds"])
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"dropout": 0.3, "batch_normalization": True, "schedule": "cosine"},
+        {"optimizer": "sgd", "momentum": 0.9, "patience": 3, "monitor": "val_f1_macro"},
+        {"optimizer": "adamw", "input_dropout": 0.2, "restore_best": False},
+    ],
+)
+def test_a_run_from_a_checkpoint_gives_what_the_uninterrupted_one_gives(
+    data: TrainingData, folds: int, values: dict[str, Any]
+) -> None:
+    config = TrialConfig.model_validate({"hidden": (16, 8), **values})
+    splits = data.folds(folds, 0) if folds > 1 else (data.split(0),)
+    task = Task(config, build_network, "mlp", splits, 5, 7)
+
+    def measured(run: TrainingRun, most: int) -> list[tuple[float, ...]]:
+        rows = []
+        while not run.is_over and run.epoch < most:
+            r = run.run_epoch()
+            rows.append((r.epoch, r.train_loss, r.train_accuracy, r.val_loss, r.val_accuracy))
+        return rows
+
+    whole = Trainer(data).start(task)
+    expected = measured(whole, 7)
+    first = Trainer(data).start(task)
+    begun = measured(first, 3)
+    second = Trainer(data).start(task)
+    second.restore(first.checkpoint())
+    np.testing.assert_allclose(begun + measured(second, 7), expected, rtol=1e-6)
+    one, other = (replace(run.totals(), wall_seconds=0.0) for run in (whole, second))
+    assert one == other
+
+
+def test_what_is_no_checkpoint_fails_the_trial(data: TrainingData) -> None:
+    run = Trainer(data).start(Task(TrialConfig(), build_network, "mlp", (data.split(0),), 1, 2))
+    for damaged in (b"", b"PK\x03\x04 torn", b"nothing of the kind"):
+        with pytest.raises(TrialFailed, match="its checkpoint cannot be used"):
+            run.restore(damaged)
