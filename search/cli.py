@@ -48,6 +48,7 @@ from search.tables import (
 
 if TYPE_CHECKING:
     from search.launch import Launch
+    from search.records import Recommendation
     from search.reproduce import Request
     from search.study import Outcome
 
@@ -226,10 +227,20 @@ def _conduct(launch: Launch, work: Callable[..., Outcome]) -> None:
     elsewhere = launch.settings.tracking != load_tracking()
     say(f"  podium ui {outcome.name}" if elsewhere else "  podium ui")
     say(f"  podium compare {outcome.name}")
-    if outcome.recommendation is not None:
-        say(f"  podium recommend {outcome.name} --policy best-mean")
-    if outcome.model is not None:
+    other = _other_policy(outcome.recommendation)
+    if other:
+        say(f"  podium recommend {outcome.name} --policy {other}")
+    if outcome.model is not None and outcome.verdict is not None and outcome.verdict.speaks_for_it:
         say(f"  podium promote {outcome.name}")
+
+
+def _other_policy(recommendation: Recommendation | None) -> str | None:
+    """A policy that would choose something else, if there is one."""
+    if recommendation is None:
+        return None
+    chosen = recommendation.winner.config.config_id
+    others = (p for p, config_id in recommendation.alternatives.items() if config_id != chosen)
+    return next(others, None)
 
 
 def _introduce(launch: Launch, parts: str) -> None:
@@ -365,7 +376,7 @@ def status(
     openings = ledger.openings(record.facts["test_fingerprint"])
     say(f"Fingerprint {record.facts['fingerprint']}.")
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
-    say(f"Its test split was opened {times}, by all studies of this folder together.")
+    say(f"The test split of its data was opened {times}, by all studies of this folder together.")
     if record.outcome:
         tell(str(record.outcome["summary"]))
         if "verdict" in record.outcome:
@@ -464,7 +475,7 @@ def list_openings(
             {
                 "opened": timestamp(opening.opened_ms),
                 "data": data.get(opening.study),
-                "fingerprint": opening.fingerprint,
+                "test_fingerprint": opening.fingerprint,
                 "opening": counts[opening.fingerprint],
                 "study": opening.study,
                 "reason": opening.reason,

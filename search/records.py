@@ -642,6 +642,8 @@ class Verdict:
         contests: with the baseline, unless that is recommended, and with the champion.
         images: size of the test split.
         openings: how often this test split has been opened so far, this opening included.
+        speaks_for_it: whether it is a reason to promote the recommended model, or at least none
+            against it.
         headline: what to do, in one short sentence.
         sentence: all of it for people.
     """
@@ -650,6 +652,7 @@ class Verdict:
     contests: tuple[Contest, ...]
     images: int
     openings: int
+    speaks_for_it: bool
     headline: str
     sentence: str
 

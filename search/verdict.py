@@ -73,6 +73,7 @@ def judge(
         contests=held,
         images=len(labels),
         openings=openings,
+        speaks_for_it=_surely_better(held) is None and not _keeps_champion(recommendation, held),
         headline=_headline(recommendation, tested.accuracy, held, champion_note),
         sentence=_sentence(recommendation, tested.accuracy, held, data, champion_note),
     )
@@ -141,10 +142,14 @@ def _headline(
         ours = percent(accuracy.value)
         return f"{advice}: it gets {theirs} of the test images right, the new model {ours}."
     ships = decisive is not None and _surely(decisive) and not champion_note
-    if winner.is_champion and not (ships and decisive and decisive.rival == "champion"):
-        return (
-            f"Keep the champion's configuration{aside}: nothing better was found. It gets {right}."
-        )
+    if _keeps_champion(recommendation, contests):
+        if decisive is not None and decisive.rival == "champion":
+            theirs = percent(decisive.tested.accuracy.value)
+            return (
+                "Keep the champion: nothing better than its configuration was found, and trained "
+                f"again that gets {right}, against {theirs} of the champion."
+            )
+        return f"Keep the champion{aside}: nothing better than its configuration was found."
     if decisive is None:
         return f"Keep the baseline{aside}: nothing better was found. It gets {right}."
     theirs = f"{percent(decisive.tested.accuracy.value)} of the {decisive.rival}"
@@ -156,6 +161,12 @@ def _headline(
         f"The new model is {proven} than the {decisive.rival}{aside}: it gets {right}, against "
         f"{theirs}."
     )
+
+
+def _keeps_champion(recommendation: Recommendation, contests: tuple[Contest, ...]) -> bool:
+    """Whether its own configuration was chosen, and trained again is not surely better."""
+    beats = any(c.rival == "champion" and _surely(c) and c.difference.value > 0 for c in contests)
+    return recommendation.winner.is_champion and not beats
 
 
 def _surely_better(contests: tuple[Contest, ...]) -> Contest | None:
@@ -177,8 +188,7 @@ def _opening(
             f"Look again before you ship {name}: the baseline is better on the test split. "
             "The chosen model"
         )
-    beats = decisive is not None and decisive.rival == "champion" and _surely(decisive)
-    if winner.is_champion and not beats:
+    if _keeps_champion(recommendation, contests):
         return "Keep the champion's configuration: nothing confirmed was a better choice. It"
     if winner.is_baseline and decisive is None:
         return (

@@ -229,6 +229,7 @@ def make_verdict(**values: Any) -> Verdict:
         "contests": contests,
         "images": 360,
         "openings": 2,
+        "speaks_for_it": True,
         "headline": "Ship what the headline names.",
         "sentence": "Ship the candidate that the verdict names: it gets more test images right.",
     }

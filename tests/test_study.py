@@ -164,7 +164,7 @@ def test_the_test_log_lists_every_opening(study: Study) -> None:
     finished = podium("test-log", "--format", "json", folder=study.folder)
     assert finished.code == 0, finished.err
     [row] = json.loads(finished.out)
-    assert row["fingerprint"] == record.facts["test_fingerprint"]
+    assert row["test_fingerprint"] == record.facts["test_fingerprint"]
     assert (row["study"], row["reason"], row["opening"]) == ("first", "final verdict", 1)
     assert row["data"] == "digits"
     assert "opened once" in podium("test-log", "first", folder=study.folder).out

@@ -478,3 +478,20 @@ def test_a_champion_that_was_trained_again_and_is_surely_better_is_shipped() -> 
         "75.00% of the champion."
     )
     assert "nothing confirmed was a better choice" not in verdict.sentence
+
+
+def test_a_verdict_speaks_for_a_model_unless_a_rival_is_surely_better() -> None:
+    assert judged(set(), MANY).speaks_for_it
+    assert judged(set(), FEW).speaks_for_it
+    assert not judged(MANY, set()).speaks_for_it
+    assert not judged(MANY, MANY, champion_wrong=set()).speaks_for_it
+
+
+def test_the_champions_configuration_trained_again_is_promoted_only_where_surely_better() -> None:
+    kept = judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=FEW)
+    assert not kept.speaks_for_it
+    assert kept.headline == (
+        "Keep the champion: nothing better than its configuration was found, and trained again "
+        "that gets 95.00% of the test images right, against 97.50% of the champion."
+    )
+    assert judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=MANY).speaks_for_it

@@ -87,7 +87,19 @@ def _how_sure(recommendation: Recommendation, verdict: Verdict | None) -> Iterat
 def _margin(contest: Contest) -> str:
     found = contest.difference
     interval = f"95% interval {rounded(found.low)} to {rounded(found.high)}"
-    return f"{rounded(found.value)} points, {interval}"
+    allowed = ", of one comparison alone" if _needs_allowance(contest) else ""
+    return f"{rounded(found.value)} points, {interval}{allowed}"
+
+
+def _needs_allowance(contest: Contest) -> bool:
+    """Whether its interval excludes no difference, but not once both comparisons are counted."""
+    found = contest.difference
+    return contest.adjusted_p >= SIGNIFICANT and not found.low <= 0 <= found.high
+
+
+def _by_chance(contest: Contest) -> str:
+    allowed = " where two comparisons are made" if _needs_allowance(contest) else ""
+    return f"chance could explain it{allowed}"
 
 
 def _separation(recommendation: Recommendation) -> str:
@@ -154,7 +166,7 @@ def _tiles(content: ReportContent) -> Iterator[tuple[str, str, str]]:
         said = f"95% interval {span(accuracy)}, on {verdict.images:,} images kept aside"
         yield "Right on test images", percent(accuracy.value), said
         for contest in verdict.contests:
-            unclear = "" if contest.adjusted_p < SIGNIFICANT else "; chance could explain it"
+            unclear = "" if contest.adjusted_p < SIGNIFICANT else f"; {_by_chance(contest)}"
             low, high = rounded(contest.difference.low), rounded(contest.difference.high)
             said = f"points, 95% interval {low} to {high}{unclear}"
             yield f"Against the {contest.rival}", rounded(contest.difference.value), said
@@ -187,10 +199,8 @@ def _next_step(content: ReportContent) -> Iterator[Block]:
         yield Text("Next: the model is not registered in MLflow, so it cannot be promoted yet.")
         return
     command = f"podium promote {shlex.quote(content.study)}"
-    worse = any(
-        c.adjusted_p < SIGNIFICANT and c.difference.value < 0 for c in content.verdict.contests
-    )
-    todo = "To promote the new model all the same" if worse else "Next: make it the champion"
+    favoured = content.verdict.speaks_for_it
+    todo = "Next: make it the champion" if favoured else "To promote the new model all the same"
     yield Text(f"{todo}, if the gates of mlflow.yaml hold:", command, "lead")
 
 

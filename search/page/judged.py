@@ -98,6 +98,11 @@ def _champion(content: ReportContent) -> Iterator[Block]:
     if champion is not None:
         source = f", from study {champion.study}" if champion.study else ""
         yield Text(f"The champion at the time was {champion.uri}{source}.")
+        if champion.config is None:
+            yield Text(
+                "Its configuration was not trained again: it is not known, or this space does not "
+                "make its network."
+            )
     elif content.verdict is not None and not content.champion_note:
         yield Text("There was no champion to compare with.")
     if content.champion_note:
