@@ -245,7 +245,7 @@ def test_the_password_of_a_store_comes_from_mlflow_yaml(desk: Desk) -> None:
     ledger.close()
     assert record is not None
     record.settings["tracking"].update(stored)
-    found = cli_models._tracking_of(record)
+    found = cli_models.tracking_of(record)
     assert isinstance(found, TrackingSettings)
     assert found.tracking_uri == "postgresql://me:secret@host/db"
 
