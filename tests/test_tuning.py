@@ -62,7 +62,7 @@ def test_when_every_trial_fails_the_study_ends_with_3_and_the_shared_reason(
 
 
 @pytest.mark.slow
-def test_a_killed_worker_fails_its_trial_and_the_study_reaches_its_verdict(
+def test_a_trial_whose_worker_was_killed_goes_on_in_another_one(
     tmp_path: Path,
 ) -> None:
     mark = tmp_path / "crash"
@@ -77,9 +77,8 @@ def test_a_killed_worker_fails_its_trial_and_the_study_reaches_its_verdict(
     assert finished.code == 0, finished.err
     assert "Verdict:" in finished.out
     rows = json.loads(podium("compare", "own", "--format", "json", folder=tmp_path).out)
-    failed = [row for row in rows if row["state"] == "failed"]
-    assert len(failed) == 1
-    assert "its worker process has died" in failed[0]["reason"]
+    assert not mark.exists(), "no worker was killed"
+    assert {row["state"] for row in rows} <= {"completed", "stopped"}
     assert len(rows) == 5 + 2 * 2
 
 
