@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 import zipfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.loading import Predicted
-from search.readers import MAX_BYTES
+from search.readers import MAX_BYTES, readable
 from search.records import DataError
 from search.registry import Card
 
@@ -58,7 +57,7 @@ def read_batch(path: Path, shape: tuple[int, int, int]) -> Batch:
     kind = path.suffix.lower()
     if path.is_dir():
         raise DataError(f"{path}: is a folder; name the files in it, as in {path}/*.png.")
-    with _readable(path):
+    with readable(path, "damaged, or not what its suffix says"):
         if kind in PICTURE_SUFFIXES:
             return Batch(path, _fitting(path, _picture(path, shape[2]), shape))
         if kind == ".npy":
@@ -68,21 +67,6 @@ def read_batch(path: Path, shape: tuple[int, int, int]) -> Batch:
             name, array = _named_array(path)
             return Batch(path, _fitting(path, array, shape), f"{path}: array {name!r} is used.")
     raise DataError(f"{path}: images of no known kind. Expected {KINDS}.")
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except DataError:
-        raise
-    except MemoryError:
-        raise DataError(f"{path}: does not fit in memory.") from None
-    except (FileNotFoundError, PermissionError) as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Exception as error:  # noqa: BLE001 - what damage raises depends on where it is
-        reason = " ".join(str(error).split()).removesuffix(".")
-        raise DataError(f"{path}: damaged, or not what its suffix says ({reason}).") from None
 
 
 def _limit(path: Path, size: int) -> None:

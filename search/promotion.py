@@ -21,7 +21,7 @@ from search.journal import (
 )
 from search.ledger import Ledger, StudyRecord
 from search.loading import Reload
-from search.records import ConfigError, PromotionRefused, State
+from search.records import ConfigError, ModelVersion, PromotionRefused, State
 from search.registry import find_version, is_whole, register_late, version_of_study
 from search.settings import RUNS_PATH, GateSettings
 
@@ -62,7 +62,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Proposal:
+class Proposal(ModelVersion):
     """A study's model as it may become the champion.
 
     Attributes:
@@ -77,11 +77,6 @@ class Proposal:
     outcome: Mapping[str, Any]
     classes: tuple[str, ...]
     report: str
-
-    @property
-    def uri(self) -> str:
-        """What `mlflow.pyfunc.load_model` takes."""
-        return f"models:/{self.name}/{self.version}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,7 +113,7 @@ def read(path: Path, label_column: str | None = None) -> RawData:
 def _kind_of_folder(folder: Path) -> str:
     if not folder.is_dir():
         return ""
-    with _readable(folder):
+    with readable(folder):
         if any(find_idx(folder, name) for name in IDX_NAMES):
             return "idx"
         if (folder / "train.csv").is_file():
@@ -128,7 +128,13 @@ def _kind_of_folder(folder: Path) -> str:
 
 
 @contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path, damage: str = "damaged or truncated") -> Iterator[None]:
+    """Turns whatever reading a file raises within into a `DataError` that names it.
+
+    Args:
+        path: of the file.
+        damage: what to call it when neither the system nor memory is to blame.
+    """
     try:
         yield
     except DataError:
@@ -139,7 +145,7 @@ def _readable(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
     except Exception as error:  # noqa: BLE001 - what damage raises depends on where it is
         reason = " ".join(str(error).split()).removesuffix(".")
-        raise DataError(f"{path}: damaged or truncated ({reason}).") from None
+        raise DataError(f"{path}: {damage} ({reason}).") from None
 
 
 def _limit(path: Path, size: int) -> None:
@@ -158,7 +164,7 @@ def read_npz(path: Path) -> RawData:
     Raises:
         DataError: damaged, a pickle, or without such arrays.
     """
-    with _readable(path), zipfile.ZipFile(path) as archive:
+    with readable(path), zipfile.ZipFile(path) as archive:
         members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
         _limit(path, sum(member.file_size for member in members))
 
@@ -184,7 +190,7 @@ def _read_npy(path: Path) -> RawData:
         stored = {name: stored[name] for name in (*group, "classes") if name in stored}
 
     def read_file(file: Path) -> NDArray[Any]:
-        with _readable(file), file.open("rb") as opened:
+        with readable(file), file.open("rb") as opened:
             _limit(file, file.stat().st_size)
             return _array(opened)
 
@@ -271,7 +277,7 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
     """Reads an IDX file of unsigned bytes (format: LeCun's MNIST page), gzipped or not."""
     dimensions = int(path.name.partition("idx")[2][0])
     with (
-        _readable(path),
+        readable(path),
         gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file,
     ):
         header = file.read(4 + 4 * dimensions)
@@ -319,7 +325,7 @@ def _read_csv(path: Path, label_column: str | None) -> RawData:
 def _table(path: Path) -> pd.DataFrame:
     import pandas as pd
 
-    with _readable(path), path.open(encoding="utf-8", newline="") as file:
+    with readable(path), path.open(encoding="utf-8", newline="") as file:
         _limit(path, path.stat().st_size)
         if not path.stat().st_size:
             raise DataError(f"{path}: empty.")
@@ -405,7 +411,7 @@ def _visible(folder: Path, wanted: Callable[[Path], bool]) -> list[Path]:
 
 
 def _class_folders(part: Path) -> list[Path]:
-    with _readable(part):
+    with readable(part):
         folders = _visible(part, Path.is_dir)
     if not folders:
         raise DataError(f"{part}: expected a folder for each class in it, found none.")
@@ -417,7 +423,7 @@ def _is_picture(file: Path) -> bool:
 
 
 def _pictures_in(folder: Path) -> list[Path]:
-    with _readable(folder):
+    with readable(folder):
         pictures = _visible(folder, _is_picture)
     if not pictures:
         raise DataError(
@@ -470,7 +476,7 @@ def _picture(path: Path) -> NDArray[np.uint8]:
     """
     from PIL import Image
 
-    with _readable(path), warnings.catch_warnings():
+    with readable(path), warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         with Image.open(path, formats=KINDS_OF_PICTURE) as image:
             image.verify()  # the checksums, which decoding does not look at

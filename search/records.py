@@ -661,8 +661,21 @@ class Verdict:
         return next((c for c in self.contests if c.rival == rival), None)
 
 
+class ModelVersion:
+    """What has the name and the number of a version in MLflow's registry."""
+
+    __slots__ = ()
+    name: str
+    version: str
+
+    @property
+    def uri(self) -> str:
+        """What `mlflow.pyfunc.load_model` takes."""
+        return f"models:/{self.name}/{self.version}"
+
+
 @dataclass(frozen=True, slots=True)
-class Champion:
+class Champion(ModelVersion):
     """The model version that production uses.
 
     Attributes:
@@ -682,11 +695,6 @@ class Champion:
     space: str
     test_fingerprint: str
     model: bytes | None
-
-    @property
-    def uri(self) -> str:
-        """What `mlflow.pyfunc.load_model` takes."""
-        return f"models:/{self.name}/{self.version}"
 
 
 @dataclass(frozen=True, slots=True)

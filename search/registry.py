@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from search.records import Champion, ConfigError, TrackingError, one_line
+from search.records import Champion, ConfigError, ModelVersion, TrackingError, one_line
 from search.settings import TrackingSettings, nearest, without_password
 from search.tracking import check_tracking, connect, sqlite_path
 from spaces.config import TrialConfig
@@ -31,31 +31,21 @@ PAGE = 100
 
 
 @dataclass(frozen=True, slots=True)
-class RegisteredModel:
+class RegisteredModel(ModelVersion):
     """A version of a registered model, and the address that loads it."""
 
     name: str
     version: str
     model_id: str
 
-    @property
-    def uri(self) -> str:
-        """What `mlflow.pyfunc.load_model` takes."""
-        return f"models:/{self.name}/{self.version}"
-
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(ModelVersion):
     """The version that a user's words stand for; `why` says how it was found, for people."""
 
     name: str
     version: str
     why: str
-
-    @property
-    def uri(self) -> str:
-        """What `mlflow.pyfunc.load_model` takes."""
-        return f"models:/{self.name}/{self.version}"
 
 
 @dataclass(frozen=True, slots=True)
