@@ -33,6 +33,7 @@ from search.tables import (
     brief,
     console,
     errors,
+    print_candidates,
     print_description,
     print_notebooks,
     print_recommendation,
@@ -176,6 +177,10 @@ def resume(
     gpus_per_trial: Annotated[
         float | None, typer.Option(help="GPUs of each trial. [as before]")
     ] = None,
+    max_params: MaxParamsFlag = None,
+    max_latency_ms: MaxLatencyFlag = None,
+    max_gap: MaxGapFlag = None,
+    min_class_recall: MinRecallFlag = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster. [as before]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
 ) -> None:
@@ -213,6 +218,11 @@ def _conduct(launch: Launch, work: Callable[..., Outcome]) -> None:
         tell(outcome.verdict.sentence)
         if outcome.verdict.openings > 1:
             say(f"This test split has now been opened {outcome.verdict.openings} times.")
+    elif outcome.refusal is not None:
+        print_candidates(outcome.refusal.ranked)
+        say(
+            "\nNo recommendation: none of them meets the constraints; the test split stayed locked."
+        )
     else:
         say("\nSearch only: nothing was confirmed, the test split stayed locked.")
     say(f"\nReport  {outcome.report}")
@@ -227,6 +237,9 @@ def _conduct(launch: Launch, work: Callable[..., Outcome]) -> None:
     elsewhere = launch.settings.tracking != load_tracking()
     say(f"  podium ui {outcome.name}" if elsewhere else "  podium ui")
     say(f"  podium compare {outcome.name}")
+    if outcome.refusal is not None:
+        say(f"  podium resume {outcome.name} --max-params 100000  (limits that a candidate meets)")
+        raise typer.Exit(outcome.refusal.exit_code)
     other = _other_policy(outcome.recommendation)
     if other:
         say(f"  podium recommend {outcome.name} --policy {other}")

@@ -15,6 +15,7 @@ from search.records import (
     Assignment,
     Champion,
     ConfigError,
+    ConstraintsUnmet,
     EpochReport,
     Examination,
     Inspected,
@@ -150,6 +151,7 @@ class StudyDirector:
         self._inspection: Inspection | None = None
         self._finished = False
         self.recommendation: Recommendation | None = None
+        self.refusal: ConstraintsUnmet | None = None
         self.verdict: Verdict | None = None
         self.package = b""
         self.shipped: Assignment | None = None
@@ -534,13 +536,19 @@ class StudyDirector:
             champion.config.config_id if champion and champion.config else "",
             self._ledger.costs(self._name),
         )
-        self.recommendation = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
+        try:
+            made = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
+        except ConstraintsUnmet as refusal:
+            # All that was trained stands, and the test split stays locked.
+            self.refusal, self._finished = refusal, True
+            return None
+        self.recommendation = made
         self.progress.phase = "verdict"
+        winner = made.winner.config.config_id
         images, self._test_labels = self._data.test.open(
-            self._name, VERDICT, self._now_ms(), self._record_opening
+            self._name, self._reason_to_open(winner), self._now_ms(), self._record_opening
         )
         self._notify()
-        winner = self.recommendation.winner.config.config_id
         models = {"recommended": self._models[winner].model}
         if not self.recommendation.winner.is_baseline:
             models["baseline"] = self._models[self._baseline.config_id].model
@@ -553,6 +561,16 @@ class StudyDirector:
             dispensable=("champion",),
             requirements=self._requirements,
         )
+
+    def _reason_to_open(self, winner: str) -> str:
+        """A study that comes to another decision, after more trials, looks at the split again."""
+        study = self._ledger.study(self._name)
+        told = (study.outcome if study else None) or {}
+        before = told.get("recommended", winner), (told.get("champion") or {}).get("version")
+        now = winner, self.champion.version if self.champion else None
+        if "verdict" not in told or before == now:
+            return VERDICT
+        return f"{VERDICT}, over {self._settings.trials} trials"
 
     def _record_opening(self, opening: Opening) -> None:
         """Once for a verdict: an interruption before it was told does not make a second look."""

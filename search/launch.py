@@ -85,7 +85,7 @@ def prepare_again(
     Args:
         record: the study.
         tracking: where it is tracked, with the password that the ledger does not keep.
-        flags: settings that may differ (`CHANGEABLE`); None: as before.
+        flags: settings that may differ; None: as before.
 
     Raises:
         PodiumError: whatever is wrong, or not as it was; the cluster was left again.

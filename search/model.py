@@ -108,6 +108,12 @@ def compiled_model(
     network = build(config, tuple(features.shape[1:]), classes)
     if not isinstance(network, keras.Model):
         raise TrialFailed(f"build() returned a {type(network).__name__}; expected a keras.Model.")
+    own = _own_class(network)
+    if own:
+        raise TrialFailed(
+            f"build() uses a {own}: a registered model is loaded where there is no code of its "
+            "space. Compose it of Keras's own layers and of keras.ops."
+        )
     outputs = network(features)
     if tuple(outputs.shape) != (None, classes):
         raise TrialFailed(
@@ -118,6 +124,18 @@ def compiled_model(
     optimizer = _optimizer(config, steps)
     model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
     return model
+
+
+def _own_class(network: keras.Model) -> str:
+    """The class of a layer, or of the network, that cannot be loaded without its code; or ""."""
+    for layer in (network, *network.layers):
+        foreign = type(layer).__module__.partition(".")[0] != "keras"
+        if foreign or isinstance(layer, keras.layers.Lambda):
+            return type(layer).__name__
+        found = _own_class(layer) if isinstance(layer, keras.Model) and layer is not network else ""
+        if found:
+            return found
+    return ""
 
 
 def _transformed(transform: Transform, images: keras.KerasTensor) -> keras.KerasTensor:

@@ -46,6 +46,15 @@ class StudyFailed(PodiumError):
     exit_code = 3
 
 
+class ConstraintsUnmet(StudyFailed):
+    """A study of which no confirmed candidate meets the hard constraints."""
+
+    def __init__(self, message: str, ranked: tuple[Reasoned, ...], criteria: Criteria) -> None:
+        """Takes the candidates, best mean first, each with what it does not meet."""
+        super().__init__(message)
+        self.ranked, self.criteria = ranked, criteria
+
+
 class PromotionRefused(PodiumError):
     """A champion that stays, because a gate does not hold or there is none to go back to."""
 

@@ -20,6 +20,7 @@ from search.records import (
     Candidate,
     Comparison,
     ConfigError,
+    ConstraintsUnmet,
     Costs,
     Criteria,
     Measures,
@@ -173,7 +174,8 @@ def recommend(
 
     Raises:
         ConfigError: no such policy or correction.
-        StudyFailed: no candidate meets the hard constraints, or the policy needs what is not known.
+        ConstraintsUnmet: no candidate meets the hard constraints.
+        StudyFailed: the policy needs what is not known.
     """
     if criteria.policy not in RULES:
         raise ConfigError(
@@ -187,12 +189,15 @@ def recommend(
     broken = [violations(c, criteria) for c in ordered]
     allowed = [i for i, found in enumerate(broken) if not found]
     if not allowed:
+        ruled_out = tuple(
+            Reasoned(c, error, _ruled_out(found), allowed=False)
+            for c, error, found in zip(ordered, errors, broken, strict=True)
+        )
         listed = " ".join(
             f"{called(c)}: {'; '.join(found)}." for c, found in zip(ordered, broken, strict=True)
         )
-        raise StudyFailed(
-            f"No confirmed candidate meets the constraints. {listed} "
-            "`podium recommend STUDY` takes other ones, and trains nothing."
+        raise ConstraintsUnmet(
+            f"No confirmed candidate meets the constraints. {listed}", ruled_out, criteria
         )
     contenders = _Contenders([ordered[i] for i in allowed], [errors[i] for i in allowed], criteria)
     position, sentences = RULES[criteria.policy](contenders)
@@ -202,7 +207,7 @@ def recommend(
         Reasoned(
             candidate,
             errors[i],
-            reasons.get(i, f"Ruled out: {'; '.join(broken[i])}."),
+            reasons.get(i) or _ruled_out(broken[i]),
             allowed=i in reasons,
         )
         for i, candidate in enumerate(ordered)
@@ -223,6 +228,10 @@ def recommend(
         optimism=None if winner.search_accuracy is None else winner.search_accuracy - winner.mean,
         alternatives=_alternatives(contenders),
     )
+
+
+def _ruled_out(broken: Sequence[str]) -> str:
+    return f"Ruled out: {'; '.join(broken)}."
 
 
 def _ordered(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -332,7 +332,7 @@ def settings_again(
     Args:
         stored: as the ledger has them.
         tracking: in place of the stored one, which lacks the password.
-        flags: of `CHANGEABLE`; None: as before. `trials` may be "+50": so many more.
+        flags: of `podium resume`; None: as before. `trials` may be "+50": so many more.
 
     Raises:
         ConfigError: an impossible value, or fewer trials than there were.

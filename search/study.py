@@ -22,6 +22,7 @@ from search.lock import held
 from search.records import (
     Champion,
     ConfigError,
+    ConstraintsUnmet,
     PodiumError,
     Recommendation,
     State,
@@ -53,6 +54,7 @@ class Outcome:
 
     Attributes:
         trouble: what is missing, and why: figures, or something in MLflow.
+        refusal: why nothing is recommended, although candidates were confirmed.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Outcome:
     model: RegisteredModel | None
     model_file: Path | None
     trouble: str | None
+    refusal: ConstraintsUnmet | None = None
 
 
 class Director(tuning.Director, Protocol):
@@ -278,6 +281,7 @@ def _finish(
 ) -> Outcome:
     name, folder = launch.name, study_folder(launch.name)
     recommendation, verdict = director.recommendation, director.verdict
+    refusal = director.refusal
     model, model_file, trouble = None, None, None
     if director.timing_failure:
         trouble = f"latency was not measured: {director.timing_failure}"
@@ -320,6 +324,7 @@ def _finish(
         training=launch.data.training,
         inspected=director.inspected,
         trouble=trouble or "",
+        refusal=refusal,
     )
     html, written = folder / "report.html", []
     try:
@@ -328,15 +333,20 @@ def _finish(
         trouble = _joined(trouble, f"no report: {one_line(error)}")
     if tracker.run_id:
         try:
-            note = verdict.sentence if verdict else "Search only: nothing was confirmed."
+            unjudged = str(refusal or "Search only: nothing was confirmed.")
+            note = verdict.sentence if verdict else unjudged
             note += f"\n\n[The report]({_artifact_link(tracker)}) has the reasons."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
-            tracker.finish("FINISHED", now_ms(), note, metrics, [*written, *drawn])
+            status = "FAILED" if refusal else "FINISHED"
+            tracker.finish(status, now_ms(), note, metrics, [*written, *drawn])
         except Exception as error:  # noqa: BLE001 - likewise
             trouble = _joined(trouble, f"MLflow does not have everything: {one_line(error)}")
     # Last: until then `podium resume` does again what may be missing.
-    ledger.end_study(name, State.COMPLETED, None, now_ms())
-    return Outcome(name, recommendation, verdict, html, model, model_file, trouble)
+    if refusal:
+        ledger.end_study(name, State.FAILED, str(refusal), now_ms())
+    else:
+        ledger.end_study(name, State.COMPLETED, None, now_ms())
+    return Outcome(name, recommendation, verdict, html, model, model_file, trouble, refusal)
 
 
 def _artifact_link(tracker: Tracker) -> str:

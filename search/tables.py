@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from search.records import Candidate, Phase, Recommendation, TrialRecord
+from search.records import Candidate, Phase, Reasoned, Recommendation, TrialRecord
 
 if TYPE_CHECKING:
     from search.describe import Description
@@ -45,12 +45,12 @@ def tell(text: str) -> None:
     console.print(text, markup=False, soft_wrap=not console.is_terminal)
 
 
-def print_recommendation(recommendation: Recommendation) -> None:
-    """Prints the candidates, the reason for each, and the choice."""
+def print_candidates(ranked: Sequence[Reasoned]) -> None:
+    """Prints the confirmed candidates, and the reason for each."""
     # Here, because it brings SciPy, and `podium --help` should not wait for that.
     from search.selection import percent, points
 
-    names = [_candidate_name(r.candidate) for r in recommendation.ranked]
+    names = [_candidate_name(r.candidate) for r in ranked]
     rows = [
         {
             "candidate": name,
@@ -61,12 +61,19 @@ def print_recommendation(recommendation: Recommendation) -> None:
             "latency": f"{r.candidate.latency_ms:.2f} ms" if r.candidate.costs else "-",
             "configuration": r.candidate.config.summary,
         }
-        for name, r in zip(names, recommendation.ranked, strict=True)
+        for name, r in zip(names, ranked, strict=True)
     ]
-    say(f"\nConfirmed on {len(recommendation.winner.accuracies)} fresh seeds:")
+    say(f"\nConfirmed on {len(ranked[0].candidate.accuracies)} fresh seeds:")
     print_rows(rows, Format.TABLE)
-    for name, r in zip(names, recommendation.ranked, strict=True):
+    for name, r in zip(names, ranked, strict=True):
         tell(f"- {name}: {r.reason[0].lower()}{r.reason[1:]}")
+
+
+def print_recommendation(recommendation: Recommendation) -> None:
+    """Prints the candidates, the reason for each, and the choice."""
+    from search.selection import percent
+
+    print_candidates(recommendation.ranked)
     criteria = recommendation.criteria
     if (criteria.policy, criteria.correction) == ("one-standard-error", "paired"):
         tell(

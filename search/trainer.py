@@ -498,14 +498,13 @@ class TrainingRun:
     def _saved(self) -> bytes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.keras"
-            self._model.save(path, include_optimizer=False)
             try:
+                self._model.save(path, include_optimizer=False)
                 keras.models.load_model(path, compile=False, safe_mode=True)
             except Exception as error:
                 raise TrialFailed(
                     "build() makes a model that cannot be loaded again without its code "
-                    f"({' '.join(str(error).split())[:200]}); Lambda layers and own layer classes "
-                    "do that."
+                    f"({' '.join(str(error).split())[:200]}); own activation functions do that."
                 ) from error
             return path.read_bytes()
 

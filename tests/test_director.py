@@ -13,7 +13,7 @@ import pytest
 from sqlalchemy import text
 
 from search.data import LoadedData, load
-from search.director import HOPELESS_AFTER, StudyDirector
+from search.director import HOPELESS_AFTER, VERDICT, StudyDirector
 from search.ledger import Ledger
 from search.records import (
     Assignment,
@@ -793,13 +793,29 @@ def test_what_is_too_large_is_no_finalist(make: Make, data: LoadedData, ledger: 
     assert confirming == {searched[3], searched[2], SPACE.baseline_config()}
 
 
-def test_constraints_that_nothing_meets_fail_the_study_before_the_test_split_is_opened(
+def test_constraints_that_nothing_meets_end_the_study_before_the_test_split_is_opened(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make(max_latency_ms=0.1)
-    with pytest.raises(StudyFailed, match=r"max-latency-ms 0\.1"):
-        _run(director, data, lambda job: 0.5 + job.number / 100)
+    jobs = _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert len([job for job in jobs if job.phase is Phase.CONFIRM]) == 6
+    assert "max-latency-ms 0.1" in str(director.refusal)
+    assert director.recommendation is None
+    assert director.verdict is None
     assert ledger.openings(data.test.fingerprint) == []
+
+
+def test_other_constraints_take_such_a_study_to_its_verdict_and_train_nothing_again(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store, max_latency_ms=0.1), data, lambda job: 0.5 + job.number / 100)
+    resumed = make(store=store, again=True, max_latency_ms=1.0)
+    resumed.restore()
+    assert _run(resumed, data, lambda job: 0.5) == []
+    assert resumed.refusal is None
+    assert resumed.verdict is not None
+    assert [o.reason for o in ledger.openings()] == [VERDICT]
 
 
 # Going on after an interruption
@@ -889,6 +905,32 @@ def test_more_trials_go_on_where_the_search_had_ended(
     assert after[: len(before)] == before
     assert len([t for t in ledger.trials("s") if t.phase is Phase.SEARCH]) == 9
     assert longer.verdict is not None
+
+
+def test_another_decision_after_more_trials_is_another_look_at_the_test_split(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store), data, lambda job: 0.5 + job.number / 1000)
+    for _ in range(2):  # the second time as if the first had been interrupted before its end
+        longer = make(store=store, again=True, trials=9)
+        longer.restore()
+        _run(longer, data, lambda job: 0.9 + job.number / 1000)
+        assert longer.verdict is not None
+        assert longer.verdict.openings == 2
+    assert [o.reason for o in ledger.openings()] == [VERDICT, f"{VERDICT}, over 9 trials"]
+
+
+def test_the_same_decision_after_more_trials_is_no_second_look(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store), data, lambda job: 0.9 + job.number / 1000)
+    longer = make(store=store, again=True, trials=9)
+    longer.restore()
+    _run(longer, data, lambda job: 0.1)
+    assert longer.verdict is not None
+    assert [o.reason for o in ledger.openings()] == [VERDICT]
 
 
 def test_a_confirmed_model_that_is_lost_is_trained_again(

@@ -20,9 +20,10 @@ from search.data import TrainingData
 from search.page.article import ReportContent
 from search.page.mistakes import MOST_CLASSES, data_uri
 from search.page.searched import BEST_TRIALS
-from search.records import Criteria, Interval, Opening, Phase, State, TrialRecord
+from search.records import ConstraintsUnmet, Criteria, Interval, Opening, Phase, State, TrialRecord
 from search.registry import RegisteredModel
 from search.report import count_trials, write_report
+from search.selection import recommend
 from spaces.config import TrialConfig
 from tests.builders import make_config, make_inspected, make_measures, make_totals, make_trial
 from tests.pages import (
@@ -568,6 +569,23 @@ def test_a_study_that_only_searched_says_so_and_shows_no_verdict(tmp_path: Path,
     text = said(tmp_path, kind, model=None, model_file=None, openings=opened, **SEARCH_ONLY)
     assert "This study left the test split locked. Other studies opened it: once." in text
     for untrue in ("its figures are unbiased", "no champion to compare with"):
+        assert untrue not in text
+
+
+@BOTH
+def test_where_no_candidate_meets_the_limits_each_says_what_it_lacks(
+    tmp_path: Path, kind: int
+) -> None:
+    criteria = Criteria(max_params=10)
+    with pytest.raises(ConstraintsUnmet) as caught:
+        recommend(make_candidates(), criteria, 0.2)
+    nothing: dict[str, Any] = {"model": None, "model_file": None, "openings": ()}
+    text = said(tmp_path, kind, refusal=caught.value, **nothing, **SEARCH_ONLY)
+    assert "No recommendation: none of the confirmed candidates meets the limits" in text
+    assert "at most 10 parameters" in text
+    assert text.count("more than --max-params 10") == len(make_candidates())
+    assert "podium resume digits-1 --max-params" in text
+    for untrue in ("searched only", "(chosen)", "podium promote", "None", "nan"):
         assert untrue not in text
 
 

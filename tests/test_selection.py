@@ -20,6 +20,7 @@ from search.inference import (
 from search.records import (
     Candidate,
     ConfigError,
+    ConstraintsUnmet,
     Criteria,
     Phase,
     Recommendation,
@@ -1232,8 +1233,13 @@ def test_where_all_are_ruled_out_each_is_named_with_value_and_limit() -> None:
     champion = make_candidate([0.92] * 3, 5_000, is_champion=True)
     baseline = make_candidate([0.90] * 3, 2_000, is_baseline=True, costs=1.0)
     criteria = Criteria(max_params=1_500, max_latency_ms=2.0)
-    with pytest.raises(StudyFailed) as caught:
+    with pytest.raises(ConstraintsUnmet) as caught:
         recommend([BEST, baseline, champion], criteria, FRACTION)
+    assert [r.candidate for r in caught.value.ranked] == [BEST, champion, baseline]
+    assert not any(r.allowed for r in caught.value.ranked)
+    assert caught.value.ranked[2].reason == (
+        "Ruled out: 2,000 parameters, more than --max-params 1500."
+    )
     unmeasured = "--max-latency-ms 2 cannot be checked: it was not measured"
     assert str(caught.value) == (
         "No confirmed candidate meets the constraints. "
@@ -1241,8 +1247,7 @@ def test_where_all_are_ruled_out_each_is_named_with_value_and_limit() -> None:
         f"{unmeasured}. "
         f"the champion's configuration: 5,000 parameters, more than --max-params 1500; "
         f"{unmeasured}. "
-        "the baseline: 2,000 parameters, more than --max-params 1500. "
-        "`podium recommend STUDY` takes other ones, and trains nothing."
+        "the baseline: 2,000 parameters, more than --max-params 1500."
     )
 
 

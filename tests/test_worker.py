@@ -99,6 +99,41 @@ def test_a_model_that_cannot_be_loaded_again_fails_its_trial(
     data: TrainingData, tmp_path: Path
 ) -> None:
     worker = _worker(data, tmp_path, LAMBDA)
+    report = _all_reports(worker, _assignment(2))[-1]
+    assert "build() uses a Lambda" in str(report.failure)
+    assert not report.epochs, "told before anything is trained"
+
+
+ACTIVATION = (
+    HEAD
+    + "    twice = lambda x: x * 2\n"
+    + "    outputs = keras.layers.Dense(classes, activation=twice)(outputs)\n"
+    + "    return keras.Model(inputs, keras.layers.Softmax()(outputs))\n"
+)
+OWN_LAYER = (
+    HEAD
+    + "    @keras.saving.register_keras_serializable('own')\n"
+    + "    class Doubled(keras.layers.Layer):\n"
+    + "        def call(self, x): return x * 2\n"
+    + "    outputs = keras.layers.Dense(classes, activation='softmax')(Doubled()(outputs))\n"
+    + "    inner = keras.Model(inputs, outputs)\n"
+    + "    again = keras.Input(input_shape)\n"
+    + "    return keras.Model(again, inner(again))\n"
+)
+
+
+def test_a_layer_of_the_spaces_own_fails_the_trial_however_it_is_registered(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    """Where the model is promoted, loaded and served, nobody has registered it."""
+    report = _all_reports(_worker(data, tmp_path, OWN_LAYER), _assignment(2))[-1]
+    assert "build() uses a Doubled" in str(report.failure)
+
+
+def test_a_model_that_cannot_be_loaded_again_is_not_kept(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    worker = _worker(data, tmp_path, ACTIVATION)
     report = _all_reports(worker, _assignment(2, keep_model=True))[-1]
     assert "cannot be loaded again" in str(report.failure)
     assert report.model is None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from search.records import (
     Candidate,
     Champion,
+    ConstraintsUnmet,
     EpochReport,
     Inspected,
     Interval,
@@ -53,6 +54,7 @@ class ReportContent:
         training: the pool that `inspected` counts positions in.
         inspected: the recommended model, on the images that its trial has seen.
         trouble: what is missing from MLflow, and why.
+        refusal: the candidates that were confirmed, where none of them meets the constraints.
     """
 
     study: str
@@ -72,6 +74,7 @@ class ReportContent:
     training: TrainingData | None = None
     inspected: Inspected | None = None
     trouble: str = ""
+    refusal: ConstraintsUnmet | None = None
 
     @property
     def searched(self) -> list[TrialRecord]:

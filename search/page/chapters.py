@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from search.page import charts
 from search.page.article import (
@@ -35,6 +35,7 @@ from search.page.article import (
 )
 from search.records import (
     Candidate,
+    ConstraintsUnmet,
     Contest,
     Criteria,
     Reasoned,
@@ -46,7 +47,14 @@ from search.selection import called, percent, points
 NO_VERDICT = (
     "No verdict: this study searched only; nothing was confirmed and the test split stayed locked."
 )
+UNMET = "No recommendation: none of the confirmed candidates meets the limits that were set."
 UNJUDGED = "No verdict: candidates were confirmed, but the test split was not opened."
+MEASURED = Text(
+    "Means, standard errors and gaps are of validation accuracy over the repeated runs. Those "
+    "errors are corrected for resampled splits, which overlap (Nadeau and Bengio 2003). Latency "
+    "is the median for one image.",
+    tone="fine",
+)
 
 
 def front(content: ReportContent) -> Iterator[Block]:
@@ -54,10 +62,18 @@ def front(content: ReportContent) -> Iterator[Block]:
     recommendation, verdict = content.recommendation, content.verdict
     if verdict is not None:
         yield Text(verdict.headline, tone="verdict")
+    elif content.refusal is not None:
+        yield Text(UNMET, tone="verdict")
     else:
         yield Text(NO_VERDICT if recommendation is None else UNJUDGED, tone="verdict")
     if recommendation is not None:
         yield Text(" ".join(_how_sure(recommendation, verdict)), tone="lead")
+    elif content.refusal is not None:
+        yield Text(
+            f"{_constraints(content.refusal.criteria)} Each candidate and what it does not meet "
+            "is in the table below. The test images were not looked at.",
+            tone="lead",
+        )
     else:
         yield Text(_best_so_far(content), tone="lead")
     if content.champion_note:
@@ -193,6 +209,14 @@ def _tiles(content: ReportContent) -> Iterator[tuple[str, str, str]]:
 
 
 def _next_step(content: ReportContent) -> Iterator[Block]:
+    if content.refusal is not None:
+        study = shlex.quote(content.study)
+        yield Text(
+            "Next: with limits that a candidate meets, the study goes on to its verdict without "
+            "training these again:",
+            f"podium resume {study} --max-params 100000",
+            "lead",
+        )
     if content.verdict is None:
         return
     if content.model is None:
@@ -211,19 +235,16 @@ def decision(content: ReportContent) -> Iterator[Chapter]:
     """The candidates, the rule, the comparisons, and what other rules would have chosen."""
     recommendation = content.recommendation
     if recommendation is None:
+        if content.refusal is not None:
+            yield Chapter("decision", "The decision", _ruled_out(content.refusal))
         return
     blocks: list[Block] = [
         *([Text(content.verdict.sentence)] if content.verdict else []),
         Text(recommendation.summary),
         Text(f"Policy {recommendation.policy}: {explained(recommendation.criteria)}."),
         Text(_constraints(recommendation.criteria)),
-        _candidate_table(recommendation),
-        Text(
-            "Means, standard errors and gaps are of validation accuracy over the repeated runs. "
-            "Those errors are corrected for resampled splits, which overlap (Nadeau and Bengio "
-            "2003). Latency is the median for one image.",
-            tone="fine",
-        ),
+        _candidate_table(recommendation.ranked, recommendation.chosen),
+        MEASURED,
     ]
     if len(recommendation.ranked) > 1:
         blocks.append(Charts([charts.candidates(recommendation.ranked, recommendation.chosen)]))
@@ -232,6 +253,11 @@ def decision(content: ReportContent) -> Iterator[Chapter]:
     blocks += _alternatives(recommendation)
     blocks += _optimism(recommendation)
     yield Chapter("decision", "The decision", blocks)
+
+
+def _ruled_out(refusal: ConstraintsUnmet) -> list[Block]:
+    table = _candidate_table(refusal.ranked, chosen=None)
+    return [Text(_constraints(refusal.criteria)), table, MEASURED]
 
 
 def explained(criteria: Criteria) -> str:
@@ -275,15 +301,12 @@ def _constraints(criteria: Criteria) -> str:
     return f"Hard constraints, before any policy: {listed(limits)}."
 
 
-def _candidate_table(recommendation: Recommendation) -> Table:
+def _candidate_table(ranked: Sequence[Reasoned], chosen: int | None) -> Table:
     names = ("candidate", "mean", "standard error", "parameters", "latency", "gap", "in the search")
     return Table(
         "Candidates, by mean validation accuracy",
         columns(*names, "decision", wide=(0, 7)),
-        [
-            _candidate_row(reasoned, index == recommendation.chosen)
-            for index, reasoned in enumerate(recommendation.ranked)
-        ],
+        [_candidate_row(reasoned, index == chosen) for index, reasoned in enumerate(ranked)],
     )
 
 
