@@ -78,6 +78,9 @@ MinRecallFlag = Annotated[
     float | None, typer.Option(help="Rules out what finds less than this of some class.")
 ]
 
+SHAPE_SHOWN = (28, 28, 1)
+"""Of the images for which a space is described: it may depend on their size."""
+
 app = typer.Typer(
     name="podium",
     no_args_is_help=True,
@@ -593,17 +596,34 @@ def ui(
     )  # fmt: skip
 
 
-@app.command(epilog="Example: `podium spaces`, then `podium run --space cnn`")
-def spaces() -> None:
-    """List the built-in spaces and their baselines."""
+@app.command(epilog="Examples: `podium spaces`, `podium spaces cnn`, `podium spaces my_space.py`")
+def spaces(
+    space: Annotated[
+        str | None, typer.Argument(help="One of them, a .py file or a module: its parameters.")
+    ] = None,
+) -> None:
+    """List the built-in spaces and their baselines, or what one of them varies."""
     from search.space import BUILT_IN, find_space, open_space
 
+    if space is not None:
+        _describe_space(space)
+        return
     rows = []
     for name in BUILT_IN:
-        space = open_space(find_space(name))
-        rows.append({"space": name, "baseline": space.baseline_config().summary})
+        baseline = open_space(find_space(name)).baseline_config()
+        rows.append({"space": name, "baseline": baseline.summary})
     print_rows(rows, Format.TABLE)
     say("Your own: --space path/to/file.py or --space package.module, with suggest and baseline.")
+
+
+def _describe_space(name: str) -> None:
+    from search.sampler import parameters
+    from search.space import find_space, open_space
+
+    space = open_space(find_space(name))
+    found = parameters(space, SHAPE_SHOWN)
+    print_rows([{"parameter": key, "range": words} for key, words in found.items()], Format.TABLE)
+    tell(f"Baseline: {space.baseline_config().summary}")
 
 
 for command in (promote, rollback, champion, predict):

@@ -6,10 +6,18 @@ import hashlib
 import json
 import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 
 import optuna
-from optuna.distributions import distribution_to_json, json_to_distribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+    json_to_distribution,
+)
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
@@ -21,6 +29,8 @@ from search.space import Space
 from spaces.config import TrialConfig
 
 FEWEST_FOR_IMPORTANCES = 10
+TRIED = 200
+"""Random trials in which a space is asked what its parameters are."""
 STATES = {
     State.COMPLETED: TrialState.COMPLETE,
     State.STOPPED: TrialState.PRUNED,
@@ -32,6 +42,45 @@ def derived_seed(seed: int, *purpose: object) -> int:
     """A seed in [0, 2**31) that depends on `seed` and on what it is for, and on nothing else."""
     text = "/".join(map(str, (seed, *purpose)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+def parameters(space: Space, image_shape: tuple[int, int, int]) -> dict[str, str]:
+    """What a space asks for, each with its range in words, in the order of asking.
+
+    A space is a function that asks step by step: which parameters there are is seen in what it asks
+    in many random trials, so that a very rare one can be missing.
+
+    Args:
+        space: to be asked.
+        image_shape: as for `Sampler`.
+
+    Raises:
+        ConfigError: the space cannot be asked.
+    """
+    sampler = Sampler("random", space, image_shape, 0)
+    asked = Counter[str]()
+    found: dict[str, BaseDistribution] = {}
+    for number in range(TRIED):
+        sampler.ask(number)
+        distributions = sampler.distributions(number)
+        asked.update(distributions.keys())
+        found |= distributions
+    return {
+        name: _in_words(distribution) + ("" if asked[name] == TRIED else ", in some trials")
+        for name, distribution in found.items()
+    }
+
+
+def _in_words(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return " | ".join(map(str, distribution.choices))
+    if not isinstance(distribution, FloatDistribution | IntDistribution):
+        return str(distribution)
+    words = f"{distribution.low:g} to {distribution.high:g}"
+    if distribution.log:
+        return f"{words}, logarithmic"
+    step = distribution.step
+    return words if step is None or step == 1 else f"{words}, in steps of {step:g}"
 
 
 class Sampler:
@@ -82,6 +131,10 @@ class Sampler:
         self._open[number] = trial
         return config
 
+    def distributions(self, number: int) -> dict[str, BaseDistribution]:
+        """What the space asked for in an open trial."""
+        return dict(self._open[number].distributions)
+
     def proposal(self, number: int) -> str:
         """How an open trial's configuration was proposed, for `restore`: JSON."""
         trial = self._open[number]
@@ -91,7 +144,7 @@ class Sampler:
                     distribution.to_internal_repr(trial.params[name]),
                     distribution_to_json(distribution),
                 ]
-                for name, distribution in trial.distributions.items()
+                for name, distribution in self.distributions(number).items()
             }
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -193,6 +194,10 @@ def test_spaces_and_data_list_what_there_is(
 ) -> None:
     assert _call(monkeypatch, "spaces") == 0
     assert "cnn" in capsys.readouterr().out
+    assert _call(monkeypatch, "spaces cnn") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"optimizer +adam \| rmsprop \| sgd *\n", told)
+    assert re.search(r"learning_rate +0.0001 to 0.01, logarithmic, in some trials *\n", told)
     assert _call(monkeypatch, "data") == 0
     assert "fashion-mnist" in capsys.readouterr().out
 
