@@ -2,18 +2,52 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from search.ledger import LEDGER_NAME, Ledger, StudyRecord
-from search.records import (
-    ConfigError,
-)
+from search.records import ConfigError
 from search.settings import RUNS_PATH
+
+LEDGER_VARIABLE = "PODIUM_LEDGER"
+"""Names another database for the ledger; a variable, because it may hold a password."""
+
+
+def ledger_place() -> Path | str:
+    """Where the ledger is: in the current folder, unless a variable says otherwise."""
+    return os.environ.get(LEDGER_VARIABLE) or RUNS_PATH / LEDGER_NAME
 
 
 def open_ledger() -> Ledger:
-    """The ledger of the current folder."""
-    return Ledger(RUNS_PATH / LEDGER_NAME)
+    """The ledger of the current folder.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    place = ledger_place()
+    try:
+        return Ledger(place)
+    except ConfigError as error:
+        raise _located(place, error) from None
+
+
+def has_ledger() -> bool:
+    """Whether there is one already.
+
+    Raises:
+        ConfigError: it does not answer.
+    """
+    place = ledger_place()
+    try:
+        return Ledger.is_at(place)
+    except ConfigError as error:
+        raise _located(place, error) from None
+
+
+def _located(place: Path | str, error: ConfigError) -> ConfigError:
+    if isinstance(place, Path):
+        return error
+    return ConfigError(f"{LEDGER_VARIABLE}: {error} Without the variable it is in {RUNS_PATH}.")
 
 
 def existing_ledger() -> Ledger:
@@ -22,12 +56,17 @@ def existing_ledger() -> Ledger:
     Raises:
         ConfigError: nothing was run here.
     """
-    if not (RUNS_PATH / LEDGER_NAME).exists():
+    if has_ledger():
+        return open_ledger()
+    if isinstance(ledger_place(), str):
         raise ConfigError(
-            f"No studies here: {RUNS_PATH / LEDGER_NAME} does not exist. "
-            "Start one with `podium run`, or change to the folder that it was run in."
+            f"No studies yet in the ledger that {LEDGER_VARIABLE} names. Start one with "
+            "`podium run`."
         )
-    return open_ledger()
+    raise ConfigError(
+        f"No studies here: {RUNS_PATH / LEDGER_NAME} does not exist. "
+        "Start one with `podium run`, or change to the folder that it was run in."
+    )
 
 
 def find_study(ledger: Ledger, name: str) -> StudyRecord:

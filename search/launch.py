@@ -15,12 +15,11 @@ from typing import Any
 import numpy as np
 
 from search.data import LoadedData, load
-from search.folder import open_ledger
-from search.ledger import LEDGER_NAME, Ledger, StudyRecord, taken
-from search.records import ConfigError, DataError, PodiumError, State
+from search.folder import has_ledger, open_ledger
+from search.ledger import Ledger, StudyRecord, taken
+from search.records import ConfigError, DataError, Phase, PodiumError, State
 from search.sampler import check_space
 from search.settings import (
-    RUNS_PATH,
     STUDY_NAME,
     StudySettings,
     TrackingSettings,
@@ -91,11 +90,8 @@ def prepare_again(
         PodiumError: whatever is wrong, or not as it was; the cluster was left again.
     """
     settings = settings_again(record.settings, tracking, flags)
-    if record.state is State.COMPLETED and settings.trials <= int(record.settings["trials"]):
-        raise ConfigError(
-            f"Study {record.name} has ended. `podium resume {record.name} --trials +50` gives it "
-            "50 more trials."
-        )
+    check_not_ended(record, settings)
+    _check_proposals_are_known(record.name)
     launch = _prepared(record.name, settings)
     found = study_facts(launch, launch.space.baseline_config())
     for fact in ("fingerprint", "baseline", "space"):
@@ -107,6 +103,38 @@ def prepare_again(
                 "compared with earlier ones. Restore what was changed, or start another study."
             )
     return launch
+
+
+def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
+    """Refuses to go on with a study that has all its trials and its verdict.
+
+    Raises:
+        ConfigError: it has.
+    """
+    if record.state is State.COMPLETED and settings.trials <= int(record.settings["trials"]):
+        raise ConfigError(
+            f"Study {record.name} has ended. `podium resume {record.name} --trials +50` gives it "
+            "50 more trials."
+        )
+
+
+def _check_proposals_are_known(name: str) -> None:
+    """Refuses to go on with a study whose sampler could not be filled again.
+
+    Raises:
+        ConfigError: a Podium that could not resume yet began it.
+    """
+    ledger = open_ledger()
+    try:
+        searched = [t for t in ledger.trials(name) if t.phase is Phase.SEARCH]
+    finally:
+        ledger.close()
+    if any(not trial.proposal for trial in searched):
+        raise ConfigError(
+            f"Study {name} cannot go on: an older Podium began it, which did not record how its "
+            f"trials were proposed. What it has stands in `podium compare {name}`; start another "
+            "study for more."
+        )
 
 
 def _check_folds(folds: int, data: LoadedData) -> None:
@@ -224,7 +252,7 @@ def _stored(settings: StudySettings) -> dict[str, Any]:
 
 
 def _check_name_is_free(name: str) -> None:
-    if (RUNS_PATH / LEDGER_NAME).exists():
+    if has_ledger():
         ledger = open_ledger()
         try:
             if ledger.study(name) is not None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import (
     BigInteger,
@@ -21,8 +22,6 @@ from sqlalchemy import (
     String,
     Table,
     Text,
-    create_engine,
-    event,
     func,
     insert,
     inspect,
@@ -32,12 +31,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
+from search.database import Database, reason_of
 from search.records import (
     Assignment,
     ConfigError,
     Costs,
     EpochReport,
     Latency,
+    LedgerError,
     Measures,
     Opening,
     Phase,
@@ -49,12 +50,16 @@ from search.records import (
 )
 from spaces.config import TrialConfig
 
-SCHEMA_VERSION = 2
-MIGRATIONS = {1: ("ALTER TABLE trials ADD COLUMN plan TEXT",)}
+SCHEMA_VERSION = 3
+"""Raised by every change of what is stored, fields within its JSON included."""
+MIGRATIONS: dict[int, tuple[str, ...]] = {1: ("ALTER TABLE trials ADD COLUMN plan TEXT",), 2: ()}
 """From each earlier version to the next; tables that are missing are made in any case."""
 LEDGER_NAME = "ledger.db"
 PLANNED = ("max_epochs", "validation_fraction", "tail", "folds", "experiment", "proposal")
 """What the ledger keeps of an assignment besides what has a column of its own."""
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
 
 _metadata = MetaData()
 _meta = Table("meta", _metadata, Column("schema_version", Integer, primary_key=True))
@@ -160,50 +165,117 @@ class Delivery:
     epochs: tuple[EpochReport, ...]
 
 
-class Ledger:
-    """Studies, trials, epochs and openings in one SQLite file; each call is one transaction."""
+def _repeatable(call: Callable[Given, Result]) -> Callable[Given, Result]:
+    """For what may happen twice: done once more where the connection was lost on the way."""
 
-    def __init__(self, path: Path) -> None:
-        """Opens the ledger, creating it where there is none.
+    @wraps(call)
+    def repeated(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        try:
+            return call(*args, **kwargs)
+        except LedgerError as error:
+            if not error.lost:
+                raise
+        return call(*args, **kwargs)
+
+    return repeated
+
+
+class Ledger:
+    """Studies, trials, epochs and openings in one database; each call is one transaction.
+
+    A server that is started again is waited for, between transactions and, where it does no harm
+    to repeat one, within. Calls raise `LedgerError` where the database fails.
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        """Opens the ledger, creating it where there is none, migrating one of an older version.
+
+        Args:
+            place: a file of SQLite, or an address as `Database` takes it.
 
         Raises:
-            ConfigError: the file is not a ledger, or one of another version.
+            ConfigError: there is no ledger there, or one of a version that this Podium cannot
+                read, or it does not answer.
         """
+        self._database = Database(place)
+        name, path = self._database.name, self._database.path
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(f"{path.parent} cannot be made: {error.strerror}.") from None
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"{path.parent} cannot be made: {error.strerror}.") from None
-        self._engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
-        event.listen(self._engine, "connect", _durable)
-        try:
-            known = set(inspect(self._engine).get_table_names())
-            if known and "meta" not in known:
-                raise ConfigError(f"{path} is a database, but not one of Podium's ledgers.")
-            with self._engine.begin() as connection:
-                # SQLite's driver would commit each change of the schema by itself.
-                connection.exec_driver_sql("BEGIN IMMEDIATE")
-                version = connection.scalar(select(_meta.c.schema_version)) if known else None
-                if version is not None and not 1 <= version <= SCHEMA_VERSION:
-                    raise ConfigError(
-                        f"{path} has schema version {version}; this Podium reads versions 1 to "
-                        f"{SCHEMA_VERSION}. Use the Podium that wrote it, or move the file away."
-                    )
-                _metadata.create_all(connection)
-                if version is None:
-                    connection.execute(insert(_meta).values(schema_version=SCHEMA_VERSION))
-                else:
-                    _migrate(connection, version)
+            if not self._is_current():
+                self._prepare()
         except DBAPIError as error:
-            raise ConfigError(f"{path} cannot be used as a ledger: {error.orig}.") from None
+            self.close()
+            raise ConfigError(f"{name} cannot be used as a ledger: {reason_of(error)}.") from None
+        except ConfigError:
+            self.close()
+            raise
+
+    @staticmethod
+    def is_at(place: Path | str) -> bool:
+        """Whether something was recorded there; nothing is made.
+
+        Raises:
+            ConfigError: it does not answer, or is no database.
+        """
+        database = Database(place)
+        if database.path is not None:
+            return database.path.exists()
+        try:
+            return _meta.name in database.tables()
+        except DBAPIError as error:
+            raise ConfigError(
+                f"{database.name} cannot be used as a ledger: {reason_of(error)}."
+            ) from None
+        finally:
+            database.close()
+
+    def _is_current(self) -> bool:
+        """Whether nothing has to be made or changed."""
+        if _meta.name not in self._database.tables():
+            return False
+        with self._database.engine.connect() as connection:
+            return connection.scalar(select(_meta.c.schema_version)) == SCHEMA_VERSION
+
+    def _prepare(self) -> None:
+        """Makes what is missing and migrates what is old, all of it or nothing.
+
+        Raises:
+            ConfigError: it is something else, or of another version; nothing was changed.
+        """
+        name = self._database.name
+        with self._database.altered() as connection:
+            known = set(inspect(connection).get_table_names())
+            if known and _meta.name not in known:
+                raise ConfigError(
+                    f"{name} is a database, but not one of Podium's ledgers: a ledger needs one "
+                    "of its own."
+                )
+            version = connection.scalar(select(_meta.c.schema_version)) if known else None
+            if version is not None:
+                _check_version(name, version)
+            _metadata.create_all(connection)
+            if version is None:
+                connection.execute(insert(_meta).values(schema_version=SCHEMA_VERSION))
+            else:
+                _migrate(connection, version)
+
+    @property
+    def database(self) -> Database:
+        """Where it is."""
+        return self._database
 
     @property
     def engine(self) -> Engine:
-        """The database, for tests."""
-        return self._engine
+        """The database's, for tests."""
+        return self._database.engine
 
     def close(self) -> None:
-        """Closes the database file."""
-        self._engine.dispose()
+        """Closes the database."""
+        self._database.close()
 
     # Studies
 
@@ -216,7 +288,7 @@ class Ledger:
             ConfigError: there is one of that name.
         """
         try:
-            with self._engine.begin() as connection:
+            with self._database.written() as connection:
                 connection.execute(
                     insert(_studies).values(
                         name=name,
@@ -229,31 +301,38 @@ class Ledger:
         except IntegrityError:
             raise ConfigError(taken(name)) from None
 
+    @_repeatable
     def end_study(self, name: str, state: State, reason: str | None, now_ms: int) -> None:
         """Records how a study ended."""
-        self._update_study(name, state=state, reason=reason, ended_ms=now_ms)
+        self._update_study(name, state=state, reason=_plain(reason), ended_ms=now_ms)
 
+    @_repeatable
     def set_outcome(self, name: str, outcome: Mapping[str, Any]) -> None:
         """Records recommendation and verdict."""
         self._update_study(name, outcome=_dump(outcome))
 
+    @_repeatable
     def set_study_run(self, name: str, run_id: str) -> None:
         """Records the study's parent run in MLflow."""
         self._update_study(name, run_id=run_id)
 
     def _update_study(self, name: str, **values: Any) -> None:
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             connection.execute(update(_studies).where(_studies.c.name == name).values(**values))
 
+    @_repeatable
     def studies(self) -> list[StudyRecord]:
         """All studies, the newest first."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(select(_studies).order_by(_studies.c.started_ms.desc()))
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(_studies).order_by(_studies.c.started_ms.desc(), _studies.c.name)
+            )
             return [_study(row) for row in rows]
 
+    @_repeatable
     def study(self, name: str) -> StudyRecord | None:
         """The study of that name."""
-        with self._engine.connect() as connection:
+        with self._database.read() as connection:
             row = connection.execute(select(_studies).where(_studies.c.name == name)).first()
             return _study(row) if row else None
 
@@ -261,7 +340,7 @@ class Ledger:
 
     def begin_trial(self, study: str, assignment: Assignment, now_ms: int) -> None:
         """Records that a trial was handed out."""
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             connection.execute(
                 insert(_trials).values(
                     study=study,
@@ -276,6 +355,7 @@ class Ledger:
                 )
             )
 
+    @_repeatable
     def append(self, study: str, number: int, report: WorkerReport) -> None:
         """Records what a worker sent, all of it or nothing. The same epoch twice counts once."""
         values: dict[str, Any] = {"pid": report.pid, "delivered": False}
@@ -283,11 +363,11 @@ class Ledger:
             values["totals"] = _dump(asdict(report.totals))
         if report.compiled:
             values["compiled"] = _dump(report.compiled)
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             connection.execute(update(_trials).where(_one(study, number)).values(**values))
             if report.epochs:
                 connection.execute(
-                    insert(_epochs).prefix_with("OR IGNORE"),
+                    self._database.insert(_epochs).on_conflict_do_nothing(),
                     [
                         {
                             "study": study,
@@ -299,6 +379,7 @@ class Ledger:
                     ],
                 )
 
+    @_repeatable
     def end_trial(
         self,
         study: str,
@@ -309,28 +390,33 @@ class Ledger:
         rung: int | None = None,
     ) -> None:
         """Records how a trial ended; `rung` where it was stopped."""
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             connection.execute(
                 update(_trials)
                 .where(_one(study, number))
-                .values(state=state, reason=reason, rung=rung, ended_ms=now_ms, delivered=False)
+                .values(
+                    state=state, reason=_plain(reason), rung=rung, ended_ms=now_ms, delivered=False
+                )
             )
 
+    @_repeatable
     def reopen_trial(self, study: str, number: int) -> None:
         """Records that a trial which had not ended was handed out again."""
         values = {"state": State.RUNNING, "reason": None, "ended_ms": None, "delivered": False}
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             connection.execute(update(_trials).where(_one(study, number)).values(**values))
 
+    @_repeatable
     def reopen_study(self, name: str, settings: Mapping[str, Any]) -> None:
         """Records that a study goes on, with the settings that it goes on with."""
         self._update_study(
             name, settings=_dump(settings), state=State.RUNNING, reason=None, ended_ms=None
         )
 
+    @_repeatable
     def trials(self, study: str) -> list[TrialRecord]:
         """A study's trials in the order of their numbers."""
-        with self._engine.connect() as connection:
+        with self._database.read() as connection:
             grouped = connection.execute(
                 select(_epochs.c.number, func.count())
                 .where(_epochs.c.study == study)
@@ -345,9 +431,10 @@ class Ledger:
                 _trial(row, counts.get(row.number, 0), tests.get(row.number, ())) for row in rows
             ]
 
+    @_repeatable
     def epochs(self, study: str, number: int) -> list[EpochReport]:
         """A trial's reports by epoch."""
-        with self._engine.connect() as connection:
+        with self._database.read() as connection:
             rows = connection.scalars(
                 select(_epochs.c.report)
                 .where((_epochs.c.study == study) & (_epochs.c.number == number))
@@ -355,11 +442,14 @@ class Ledger:
             )
             return [_epoch(text) for text in rows]
 
+    @_repeatable
     def record_tests(self, study: str, number: int, results: Sequence[TestResult]) -> None:
         """Records what a trial's models do on the test split. The same epoch twice counts once."""
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
+            # First, so that no delivery is marked meanwhile.
+            connection.execute(update(_trials).where(_one(study, number)).values(delivered=False))
             connection.execute(
-                insert(_tests).prefix_with("OR IGNORE"),
+                self._database.insert(_tests).on_conflict_do_nothing(),
                 [
                     {
                         "study": study,
@@ -370,29 +460,36 @@ class Ledger:
                     for result in results
                 ],
             )
-            connection.execute(update(_trials).where(_one(study, number)).values(delivered=False))
 
+    @_repeatable
     def record_costs(self, study: str, costs: Mapping[str, Costs]) -> None:
         """Records what using models costs, by `config_id`; what was recorded before is replaced."""
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             for config_id, item in costs.items():
+                text = _dump(asdict(item))
                 connection.execute(
-                    insert(_costs)
-                    .prefix_with("OR REPLACE")
-                    .values(study=study, config_id=config_id, costs=_dump(asdict(item)))
+                    self._database.insert(_costs)
+                    .values(study=study, config_id=config_id, costs=text)
+                    .on_conflict_do_update(
+                        index_elements=["study", "config_id"], set_={"costs": text}
+                    )
                 )
 
+    @_repeatable
     def costs(self, study: str) -> dict[str, Costs]:
         """What using the models of a study costs, by `config_id`, as far as it was measured."""
-        with self._engine.connect() as connection:
-            rows = connection.execute(select(_costs).where(_costs.c.study == study))
+        with self._database.read() as connection:
+            rows = connection.execute(
+                select(_costs).where(_costs.c.study == study).order_by(_costs.c.config_id)
+            )
             return {row.config_id: _cost(json.loads(row.costs)) for row in rows}
 
     # Delivery to MLflow
 
+    @_repeatable
     def undelivered(self, study: str, limit: int) -> list[Delivery]:
         """Up to `limit` trials of which MLflow has not been told everything, oldest first."""
-        with self._engine.connect() as connection:
+        with self._database.read() as connection:
             rows = connection.execute(
                 select(_trials)
                 .where((_trials.c.study == study) & ~_trials.c.delivered)
@@ -418,15 +515,21 @@ class Ledger:
                 deliveries.append(Delivery(trial, epochs))
             return deliveries
 
+    @_repeatable
     def set_trial_run(self, study: str, number: int, run_id: str) -> None:
         """Records the trial's run in MLflow."""
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             connection.execute(update(_trials).where(_one(study, number)).values(run_id=run_id))
 
+    @_repeatable
     def mark_delivered(self, study: str, delivery: Delivery) -> None:
         """Records that MLflow has all of `delivery`; what came since stays undelivered."""
         number, trial = delivery.trial.number, delivery.trial
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
+            # Whoever has something new of this trial waits, so that it stays undelivered.
+            connection.execute(
+                select(_trials.c.number).where(_one(study, number)).with_for_update()
+            )
             if delivery.epochs:
                 connection.execute(
                     update(_epochs)
@@ -457,15 +560,16 @@ class Ledger:
 
     def record_opening(self, opening: Opening) -> None:
         """Records that a test split was opened."""
-        with self._engine.begin() as connection:
+        with self._database.written() as connection:
             connection.execute(insert(_openings).values(**asdict(opening)))
 
+    @_repeatable
     def openings(self, fingerprint: str | None = None) -> list[Opening]:
         """All openings across studies, oldest first; of one test split, or of all."""
         query = select(_openings).order_by(_openings.c.id)
         if fingerprint is not None:
             query = query.where(_openings.c.fingerprint == fingerprint)
-        with self._engine.connect() as connection:
+        with self._database.read() as connection:
             return [
                 Opening(row.fingerprint, row.study, row.reason, row.opened_ms)
                 for row in connection.execute(query)
@@ -480,13 +584,13 @@ def taken(name: str) -> str:
     )
 
 
-def _durable(connection: Any, _: Any) -> None:
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}")
-
-
 def _one(study: str, number: int) -> Any:
     return (_trials.c.study == study) & (_trials.c.number == number)
+
+
+def _plain(reason: str | None) -> str | None:
+    """What every database takes as text: no NUL, nothing that is not Unicode."""
+    return reason and reason.replace("\0", " ").encode(errors="replace").decode()
 
 
 def _dump(value: Any) -> str:
@@ -551,10 +655,27 @@ def _cost(values: Mapping[str, Any]) -> Costs:
 def _test_results(connection: Any, which: Any) -> dict[int, tuple[TestResult, ...]]:
     """Results on the test split by the trial's number, in the order of their epochs."""
     found: dict[int, tuple[TestResult, ...]] = {}
-    for row in connection.execute(select(_tests).where(which).order_by(_tests.c.epoch)):
+    ordered = select(_tests).where(which).order_by(_tests.c.number, _tests.c.epoch)
+    for row in connection.execute(ordered):
         result = TestResult(row.epoch, _measures(json.loads(row.measures)))
         found[row.number] = (*found.get(row.number, ()), result)
     return found
+
+
+def _check_version(name: str, version: int) -> None:
+    """Raises.
+
+    Raises:
+        ConfigError: this Podium can neither read nor migrate that version.
+    """
+    reads = f"schema version {version}; this Podium reads versions 1 to {SCHEMA_VERSION}"
+    if version > SCHEMA_VERSION:
+        raise ConfigError(
+            f"{name} was written by a newer Podium: it has {reads}. Update Podium, or work in "
+            "another folder."
+        )
+    if version < 1:
+        raise ConfigError(f"{name} has {reads}. Put back a copy of it, or move it away.")
 
 
 def _migrate(connection: Any, version: int) -> None:

@@ -1,4 +1,4 @@
-"""One writer for each study: a lock that dies with the process that holds it."""
+"""One writer for each study: locks that die with the process that holds them."""
 
 from __future__ import annotations
 
@@ -6,44 +6,91 @@ import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TextIO
 
+from search.database import Database, held_by, since
 from search.records import ConfigError
 
 LOCK_NAME = "lock"
+HOST_LENGTH = 40
+LOOKS = 10
+SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @contextmanager
-def held(study: str, folder: Path, now_ms: int) -> Iterator[None]:
-    """Holds the lock of a study; the system lets go of it when the process ends, however it ends.
+def held(study: str, folder: Path, database: Database, now_ms: int) -> Iterator[None]:
+    """Holds the lock of a study; it is let go of when the process ends, however it ends.
+
+    Args:
+        study: its name.
+        folder: its own, with its checkpoints: one process at a time.
+        database: with its ledger, which processes in other folders, or on other machines where it
+            is on a server, may share.
+        now_ms: the clock.
 
     Raises:
         ConfigError: another process holds it; the message says which.
     """
-    path = folder / LOCK_NAME
-    with path.open("a+", encoding="utf-8") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            file.seek(0)
-            raise ConfigError(
-                f"Study {study} is being run by {_holder(file.read())}. Wait until that has ended, "
-                "or end it; what it recorded is kept."
-            ) from None
-        file.truncate(0)
-        since = datetime.fromtimestamp(now_ms / 1000, UTC).isoformat(timespec="seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since}
-        file.write(json.dumps(holder))
-        file.flush()
+    paths = [folder / LOCK_NAME]
+    if database.path is not None and folder.resolve().parents[1] != database.path.resolve().parent:
+        paths.append(database.path.with_name(f"{database.path.name}.{study}.{LOCK_NAME}"))
+    who = f"process {os.getpid()} on {socket.gethostname()[:HOST_LENGTH]}"
+    with ExitStack() as locks:
+        for path in paths:
+            locks.enter_context(_file_held(study, path, now_ms))
+        locks.enter_context(database.study_locked(study, who))
         yield
 
 
-def _holder(text: str) -> str:
+@contextmanager
+def _file_held(study: str, path: Path, now_ms: int) -> Iterator[None]:
     try:
-        holder = json.loads(text)
-        return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
+        file = path.open("a+", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise ConfigError(f"The lock {path} cannot be opened: {error.strerror}.") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(held_by(study, _holder(file))) from None
+        except OSError as error:
+            raise ConfigError(
+                f"The lock {path} cannot be taken: {error.strerror}. Work in a folder of a file "
+                "system that has locks."
+            ) from None
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since(now_ms)}
+        try:
+            file.truncate(0)
+            file.write(json.dumps(holder))
+            file.flush()
+        except OSError as error:
+            raise ConfigError(f"The lock {path} cannot be written: {error.strerror}.") from None
+        yield
+
+
+def _holder(file: TextIO) -> str:
+    """Who it is; whoever took it a moment ago has perhaps not written that yet."""
+    for _ in range(LOOKS):
+        file.seek(0)
+        try:
+            holder = json.loads(file.read())
+            if holder["host"] != socket.gethostname() or _lives(int(holder["pid"])):
+                return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+        except (ValueError, KeyError, TypeError, OverflowError):
+            pass
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return "another process"
+
+
+def _lives(pid: int) -> bool:
+    if pid <= 0:
+        return False
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True

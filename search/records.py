@@ -55,6 +55,21 @@ class ConstraintsUnmet(StudyFailed):
         self.ranked, self.criteria = ranked, criteria
 
 
+class LedgerError(PodiumError):
+    """The ledger's database fails: a full disk, damage, a server that is away.
+
+    Attributes:
+        lost: whether the connection broke on the way, so that the call may have worked.
+    """
+
+    exit_code = 3
+
+    def __init__(self, message: str, *, lost: bool = False) -> None:
+        """As any error."""
+        super().__init__(message)
+        self.lost = lost
+
+
 class PromotionRefused(PodiumError):
     """A champion that stays, because a gate does not hold or there is none to go back to."""
 

@@ -16,7 +16,7 @@ from search.arrays import VALIDATION_FRACTION
 from search.director import Progress, StudyDirector
 from search.folder import find_study, open_ledger, study_folder
 from search.gallery import Subject, draw, draw_varied
-from search.launch import Launch, begin, now_ms, study_facts
+from search.launch import Launch, begin, check_not_ended, now_ms, study_facts
 from search.ledger import Ledger
 from search.lock import held
 from search.records import (
@@ -118,7 +118,9 @@ def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: boo
     shape = launch.data.training.image_shape
     ledger = open_ledger()
     try:
-        with held(name, folder, now_ms()):
+        with held(name, folder, ledger.database, now_ms()):
+            if again:
+                check_not_ended(find_study(ledger, name), settings)
             tracker = begin(launch, facts, ledger, {}, again=again)
             champion = _ChampionLookup(launch, tracker)
             director = StudyDirector(
