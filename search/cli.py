@@ -565,10 +565,8 @@ def ui(
     settings = load_tracking()
     if study is not None:
         from search.folder import existing_ledger, find_study
-        from search.settings import TrackingSettings
 
-        record = find_study(existing_ledger(), study)
-        settings = TrackingSettings.model_validate(record.settings["tracking"])
+        settings = tracking_of(find_study(existing_ledger(), study))
     if settings.tracking_uri.startswith(("http://", "https://")):
         address = without_password(settings.tracking_uri)
         say(f"Studies are tracked on a server, which has its own UI: {address}")

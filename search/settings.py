@@ -335,8 +335,15 @@ def settings_again(
         flags: of `podium resume`; None: as before. `trials` may be "+50": so many more.
 
     Raises:
-        ConfigError: an impossible value, or fewer trials than there were.
+        ConfigError: an impossible value, fewer trials than there were, or a setting of another
+            version of Podium, without which later trials would mean something else.
     """
+    unknown = sorted(set(stored) - set(StudySettings.model_fields))
+    if unknown:
+        raise ConfigError(
+            "The study was begun by another version of Podium, with settings that this one does "
+            f"not know: {', '.join(unknown)}. Go on with that version, or start another study."
+        )
     typed = {name: value for name, value in flags.items() if value is not None}
     trials = str(typed.pop("trials", stored["trials"]))
     if not re.fullmatch(r"\+?\d{1,7}", trials):
@@ -347,8 +354,7 @@ def settings_again(
             f"--trials {trials}: the study has {stored['trials']} already; +{trials} would be as "
             "many more."
         )
-    known = {name: value for name, value in stored.items() if name in StudySettings.model_fields}
-    values = known | typed | {"trials": total, "tracking": tracking}
+    values = {**stored, **typed, "trials": total, "tracking": tracking}
     return _validated(StudySettings, values, lambda _: "")
 
 

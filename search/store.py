@@ -87,7 +87,8 @@ class FileStore:
             path.unlink(missing_ok=True)
 
     def _of(self, number: int) -> list[Path]:
-        return list(self._checkpoints.glob(f"{number:03d}-*.npz"))
+        files = self._checkpoints.glob(f"{number:03d}-*.npz")
+        return [path for path in files if path.stem.partition("-")[2].isdecimal()]
 
     def save_model(self, number: int, model: bytes) -> None:
         """Keeps the model."""

@@ -11,7 +11,6 @@ import statistics
 import sys
 import tempfile
 import time
-import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass
@@ -31,6 +30,8 @@ from search.transforms import Transform, fit_transform
 from spaces.config import Scalar, TrialConfig
 
 EVALUATION_BATCH = 1000
+CHECKPOINT_VERSION = 1
+"""Raised by every change of what is in a checkpoint: those of other versions are of no use."""
 CACHED_PROGRAMS = 2
 CACHED_TRANSFORMS = 32
 Probabilities = NDArray[np.float32]
@@ -418,6 +419,7 @@ class TrainingRun:
         """All that the run needs to go on elsewhere as if nothing had happened, as an npz file."""
         arrays: dict[str, Any] = {}
         scalars: dict[str, Any] = {
+            "version": CHECKPOINT_VERSION,
             "epoch": self.epoch,
             "best": None if self._best is None else [self._best[0], asdict(self._best[1])],
             "wall_seconds": time.perf_counter() - self._started,
@@ -445,16 +447,18 @@ class TrainingRun:
         """Goes on from a `checkpoint` of a run of the same task.
 
         Raises:
-            TrialFailed: it is not one.
+            TrialFailed: it is not one, or one of another version; the run cannot be used any more.
         """
         try:
             self._restore(checkpoint)
-        except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile) as error:
+        except Exception as error:
             raise TrialFailed(f"its checkpoint cannot be used: {error}.") from error
 
     def _restore(self, checkpoint: bytes) -> None:
         with np.load(io.BytesIO(checkpoint), allow_pickle=False) as arrays:
             scalars = json.loads(str(arrays["scalars"]))
+            if scalars.get("version") != CHECKPOINT_VERSION:
+                raise ValueError(f"its version is {scalars.get('version')!r}")
             for index, (part, kept) in enumerate(zip(self._parts, scalars["parts"], strict=True)):
                 lists = {
                     name: [arrays[f"{index}.{name}.{i}"] for i in range(count)]

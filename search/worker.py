@@ -95,9 +95,7 @@ class Worker:
         report = WorkerReport(os.getpid())
         try:
             if self._run is None:
-                self._run = self._trainer.start(self._task(job))
-                if job.checkpoint:
-                    self._run.restore(job.checkpoint)
+                self._run = self._begun(job)
                 self._saved_at = time.monotonic()
                 report = replace(report, compiled=self._run.compiled)
             run, at_rung = self._run, False
@@ -119,6 +117,17 @@ class Worker:
         except Exception as error:  # noqa: BLE001 - what was measured before it is kept
             report = replace(report, final=True, failure=_reason(error))
         return report
+
+    def _begun(self, job: Assignment) -> TrainingRun:
+        """The job's run, from its checkpoint; from the start where that is of no use."""
+        run = self._trainer.start(self._task(job))
+        if job.checkpoint:
+            try:
+                run.restore(job.checkpoint)
+            except TrialFailed:
+                # Damaged, or of another version of Podium; what it restored so far is dropped.
+                return self._trainer.start(self._task(job))
+        return run
 
     def _is_checkpoint_due(self) -> bool:
         return time.monotonic() - self._saved_at >= self._context.checkpoint_seconds

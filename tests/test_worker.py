@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import json
 import zipfile
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +19,15 @@ from sklearn.model_selection import StratifiedKFold
 from search.backend import keras
 from search.data import TrainingData, load
 from search.model import build_network
-from search.records import Assignment, Examination, Phase, Timing, TrialTotals, WorkerReport
+from search.records import (
+    Assignment,
+    EpochReport,
+    Examination,
+    Phase,
+    Timing,
+    TrialTotals,
+    WorkerReport,
+)
 from search.space import find_space
 from search.trainer import Task, Trainer
 from search.worker import REFERENCE_FILE, Worker, WorkerContext, examine
@@ -340,3 +350,47 @@ def test_more_features_than_pixels_fail_the_trial_with_the_reason(
     (report,) = _all_reports(_worker(data, tmp_path), _assignment(2, config=config))
     assert reason in str(report.failure)
     assert report.epochs == ()
+
+
+def _lost_parts(checkpoint: bytes) -> list[bytes]:
+    """Checkpoints that are of no use: torn, of another version, half of one."""
+    with np.load(io.BytesIO(checkpoint)) as found:
+        arrays = dict(found)
+    scalars = json.loads(str(arrays.pop("scalars")))
+    versions = [{**scalars, "version": version} for version in (0, 99, None)]
+    kept = {name: value for name, value in arrays.items() if name != "0.weights.0"}
+    wrong = {**arrays, "0.state.9": np.zeros(3)}
+    return [
+        checkpoint[:-40],
+        b"nothing of the kind",
+        *(_npz(other, arrays) for other in (*versions, [], {})),
+        _npz(scalars, kept),
+        _npz(scalars, wrong),
+    ]
+
+
+def _npz(scalars: Any, arrays: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, scalars=np.array(json.dumps(scalars)), **arrays)
+    return buffer.getvalue()
+
+
+def test_a_trial_whose_checkpoint_is_of_no_use_begins_again(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    worker = _worker(data, tmp_path)
+    job = _assignment(4, rungs=(2,))
+    reports = _all_reports(worker, job)
+    [checkpoint] = [report.checkpoint for report in reports if report.checkpoint]
+    whole = [_figures(epoch) for report in reports for epoch in report.epochs]
+    rest = _all_reports(worker, replace(job, checkpoint=checkpoint, begun=True))
+    assert [epoch.epoch for report in rest for epoch in report.epochs] == [3, 4]
+    for damaged in _lost_parts(checkpoint):
+        again = _all_reports(worker, replace(job, checkpoint=damaged, begun=True))
+        assert again[-1].failure is None
+        found = [_figures(epoch) for report in again for epoch in report.epochs]
+        np.testing.assert_allclose(found, whole, rtol=1e-6)
+
+
+def _figures(epoch: EpochReport) -> tuple[float, ...]:
+    return (epoch.epoch, epoch.train_loss, epoch.val_loss, epoch.val_accuracy)
