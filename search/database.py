@@ -307,7 +307,7 @@ def _url(address: str) -> URL:
     try:
         url = make_url(address)
     except (ArgumentError, ValueError):
-        raise ConfigError(f"The ledger's address is none: {EXPECTED}.") from None
+        raise ConfigError(f"The ledger's address is not a database's: {EXPECTED}.") from None
     kind, _, driver = url.drivername.partition("+")
     if kind == "sqlite" and not driver:
         if not url.database or url.database == ":memory:" or url.query or url.host:

@@ -47,7 +47,9 @@ def has_ledger() -> bool:
 def _located(place: Path | str, error: ConfigError) -> ConfigError:
     if isinstance(place, Path):
         return error
-    return ConfigError(f"{LEDGER_VARIABLE}: {error} Without the variable it is in {RUNS_PATH}.")
+    return ConfigError(
+        f"{LEDGER_VARIABLE}: {error} Correct it, or unset it: the ledger is in {RUNS_PATH} then."
+    )
 
 
 def existing_ledger() -> Ledger:

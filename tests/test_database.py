@@ -45,12 +45,12 @@ def ledger(server: Server) -> Iterator[Ledger]:
 @pytest.mark.parametrize(
     ("address", "complaint"),
     [
-        ("secret", "address is none"),
+        ("secret", "address is not a database's"),
         ("mysql://me:secret@host/db", "of the kind 'mysql'"),
         ("postgresql+asyncpg://me:secret@host/db", "of the kind 'postgresql+asyncpg'"),
         ("postgresql://me:secret@host", "lacks host or database"),
         ("postgresql://me:se@secret@host/db", "lacks host or database"),
-        ("postgresql://me:secret@host:port/db", "address is none"),
+        ("postgresql://me:secret@host:port/db", "address is not a database's"),
         ("sqlite://", "names no file"),
         ("sqlite:///:memory:", "names no file"),
         ("sqlite:///ledger.db?mode=ro", "names no file"),
@@ -162,7 +162,7 @@ def test_an_empty_variable_counts_as_none(tmp_path: Path, monkeypatch: pytest.Mo
 def test_trouble_with_the_variable_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(LEDGER_VARIABLE, "nonsense")
     for call in (has_ledger, existing_ledger, open_ledger):
-        with pytest.raises(ConfigError, match=f"{LEDGER_VARIABLE}: .* Without the variable"):
+        with pytest.raises(ConfigError, match=f"{LEDGER_VARIABLE}: .* Correct it, or unset it"):
             call()
 
 
