@@ -7,14 +7,17 @@ import logging
 import os
 import socket
 import sys
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from search.cli_models import EPILOGS, champion, predict, promote, rollback, tracking_of
+from search.credentials import masked
 from search.records import ConfigError, PodiumError
 from search.settings import (
     CORRECTIONS,
@@ -97,11 +100,20 @@ app = typer.Typer(
 def main() -> None:
     """Runs the command line; every known error is one paragraph on stderr and its exit code."""
     logging.captureWarnings(True)
+    os.umask(0o077)  # Whatever is made, here and by what is started here, is its owner's only.
+    sys.excepthook = _unexpected
     try:
         app(prog_name="podium")
     except PodiumError as error:
         errors.print(f"podium: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
+
+
+def _unexpected(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """An error that nobody foresaw, with its traceback and without passwords."""
+    sys.stderr.write(masked("".join(traceback.format_exception(kind, error, trace))))
 
 
 @app.command(
@@ -265,7 +277,10 @@ def _introduce(launch: Launch, parts: str) -> None:
         f"Data {launch.data.training.name}: {parts}, {launch.data.test.size:,} test (locked); "
         f"fingerprint {launch.data.fingerprint}"
     )
-    for warning in launch.data.warnings:
+    from search.folder import exposed
+    from search.tuning import TOKEN_PATH
+
+    for warning in (*launch.data.warnings, *exposed(TOKEN_PATH)):
         tell(f"Note: {warning}")
     say(
         f"Ray {launch.cluster.address}: {launch.concurrent} trials at once on "
@@ -580,6 +595,8 @@ def ui(
             ) from None
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    # Not as an argument: those of a process are shown to every user of the machine.
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = settings.tracking_uri
     say(f"MLflow's UI: http://{host}:{port} (experiment {settings.experiment!r}; Ctrl-C ends it)")
     sys.stdout.flush()
     # The command becomes the server, so that ending one ends the other.
@@ -587,7 +604,6 @@ def ui(
         sys.executable,
         [
             sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(port),
-            "--backend-store-uri", settings.tracking_uri,
             "--artifacts-destination", settings.artifact_root,
             "--workers", "1",
         ],

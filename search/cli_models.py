@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.records import ConfigError
-from search.settings import TrackingSettings, load_tracking, without_password
+from search.settings import TrackingSettings, load_tracking, same_place
 from search.tables import Format, errors, print_rows, say, tell
 
 if TYPE_CHECKING:
@@ -207,12 +207,22 @@ def _now() -> str:
 
 
 def tracking_of(record: StudyRecord) -> TrackingSettings:
-    """The store that a study was tracked in, with the password that only mlflow.yaml has."""
+    """The store that a study was tracked in, with the password that only the environment has.
+
+    Raises:
+        ConfigError: it has a password, and the environment does not.
+    """
     known = record.settings.get("tracking", {})
     fields = {k: v for k, v in known.items() if k in TrackingSettings.model_fields and k != "gates"}
     settings, here = TrackingSettings.model_validate(fields), load_tracking()
-    same = without_password(here.tracking_uri) == without_password(settings.tracking_uri)
-    return settings.model_copy(update={"tracking_uri": here.tracking_uri}) if same else settings
+    if same_place(here.tracking_uri, settings.tracking_uri):
+        return settings.model_copy(update={"tracking_uri": here.tracking_uri})
+    if ":***@" in settings.tracking_uri:
+        raise ConfigError(
+            f"Study {record.name} is tracked at {settings.tracking_uri}, and Podium keeps no "
+            "passwords: set MLFLOW_TRACKING_URI to that address with its password."
+        )
+    return settings
 
 
 def _names(client: Any, settings: TrackingSettings, model: str | None) -> list[str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shlex
 from pathlib import Path
 
 from search.ledger import LEDGER_NAME, Ledger, StudyRecord
 from search.records import ConfigError
-from search.settings import RUNS_PATH
+from search.settings import RUNS_PATH, STUDY_NAME
 
 LEDGER_VARIABLE = "PODIUM_LEDGER"
 """Names another database for the ledger; a variable, because it may hold a password."""
@@ -71,6 +72,16 @@ def existing_ledger() -> Ledger:
     )
 
 
+def exposed(*others: Path) -> list[str]:
+    """What to say of Podium's folder and of `others` where other users can get at them."""
+    return [
+        f"{path} can be read or changed by other users of this machine; "
+        f"`chmod go= {shlex.quote(str(path))}` ends that."
+        for path in (RUNS_PATH, *others)
+        if path.exists() and path.stat().st_mode & 0o077
+    ]
+
+
 def find_study(ledger: Ledger, name: str) -> StudyRecord:
     """The study of that name.
 
@@ -85,7 +96,13 @@ def find_study(ledger: Ledger, name: str) -> StudyRecord:
 
 
 def study_folder(name: str) -> Path:
-    """Where a study's own files are; made where it is missing."""
+    """Where a study's own files are; made where it is missing.
+
+    Raises:
+        ConfigError: no study can have that name: it would lead out of the folder.
+    """
+    if not STUDY_NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} is not the name of a study.")
     folder = RUNS_PATH / "studies" / name
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -14,6 +14,7 @@ from search import analysis, canvas, figures, pictures
 from search.arrays import Images, Labels
 from search.data import LoadedData, TrainingData
 from search.describe import samples
+from search.escaping import as_file_name
 from search.metrics import Probabilities
 from search.records import EpochReport, Inspected, State, TrialRecord
 
@@ -427,7 +428,7 @@ def draw_varied(trials: Sequence[TrialRecord], folder: Path) -> list[Path]:
     for parameter, groups in varied(done).items():
         title = f"Validation accuracy by {parameter.replace('_', ' ')}"
         figure = figures.bars({"validation": groups}, title, "validation accuracy", zoom=True)
-        paths.append(canvas.save(figure, folder / f"bars-{parameter}.png"))
+        paths.append(canvas.save(figure, folder / f"bars-{as_file_name(parameter)}.png"))
     return paths
 
 

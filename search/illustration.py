@@ -14,6 +14,7 @@ import numpy as np
 
 from search import canvas, figures
 from search.comparison import Row
+from search.credentials import hidden
 from search.data import LoadedData, TrainingData
 from search.folder import find_study, model_path, study_folder
 from search.gallery import KINDS, Subject, Wishes, draw, draw_varied
@@ -168,7 +169,8 @@ def look_into(data: TrainingData, space: SpaceSource, looks: Sequence[Look]) -> 
     # Started afresh: a copy of this process would share its threads' locks.
     context = multiprocessing.get_context("spawn")
     try:
-        with ProcessPoolExecutor(1, context, initializer=_quiet) as pool:
+        # A space's networks are built there: they need no credentials.
+        with hidden(), ProcessPoolExecutor(1, context, initializer=_quiet) as pool:
             return pool.submit(_look_into, data, space, list(looks)).result()
     except PodiumError as error:
         raise StudyFailed(f"The model cannot be trained again: {error}") from None

@@ -24,7 +24,6 @@ from search.settings import (
     StudySettings,
     TrackingSettings,
     settings_again,
-    without_password,
 )
 from search.space import Space, find_space, listed_space, open_space
 from search.tracking import Tracker, check_tracking
@@ -246,9 +245,7 @@ def new_name(*words: str) -> str:
 
 def _stored(settings: StudySettings) -> dict[str, Any]:
     """The settings as the ledger keeps them: without a password."""
-    values = settings.model_dump(mode="json")
-    values["tracking"]["tracking_uri"] = without_password(settings.tracking.tracking_uri)
-    return values
+    return settings.model_dump(mode="json")
 
 
 def _check_name_is_free(name: str) -> None:

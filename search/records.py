@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -13,6 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from search.credentials import masked
 from spaces.config import TrialConfig
 
 
@@ -82,9 +82,7 @@ class TrialFailed(PodiumError):
 
 def one_line(error: BaseException) -> str:
     """An exception's kind and message in one line of some 300 characters, without passwords."""
-    # An address's user and password end at an @; what follows a colon may also be its port.
-    secret = r"(://[^\s/:@]*):(?!\d+/)(?:[^\s/]*|[^\s@]*)@"
-    text = re.sub(secret, r"\1:***@", " ".join(str(error).split()))
+    text = masked(" ".join(str(error).split()))
     return f"{type(error).__name__}: {text[:300]}"
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from search.escaping import as_line
 from search.records import Champion, ConfigError, ModelVersion, TrackingError, one_line
 from search.settings import TrackingSettings, nearest, without_password
 from search.tracking import check_tracking, connect, sqlite_path
@@ -200,8 +201,8 @@ def register_late(
         name,
         folder,
         metrics={key: value for key, value in found.items() if isinstance(value, int | float)},
-        description=f"{verdict.get('sentence', '')}\n\nRegistered by `podium promote`, after study "
-        f"{study} had ended.",
+        description=f"{as_line(verdict.get('sentence', ''))}\n\nRegistered by `podium promote`, "
+        f"after study {study} had ended.",
         tags={
             "podium.study": study,
             "podium.config_id": config.config_id,

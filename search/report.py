@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from search.escaping import as_line
 from search.page import chapters, handover, judged, mistakes, searched
 from search.page.article import Block, Chapter, Charts, ReportContent, count_trials
 
@@ -30,10 +31,6 @@ ORDER = (
     chapters.changes,
     handover.reproduction,
 )
-MARKDOWN_ESCAPES = {ord(character): f"&#{ord(character)};" for character in "|[]`*\\"} | {
-    ord("&"): "&amp;",
-    ord("<"): "&lt;",
-}
 
 
 def write_report(content: ReportContent, folder: Path) -> tuple[Path, Path]:
@@ -110,11 +107,6 @@ def _plotly() -> str:
 def _digest(script: str) -> str:
     digest = hashlib.sha256(script.encode()).digest()
     return f"'sha256-{base64.b64encode(digest).decode('ascii')}'"
-
-
-def as_line(text: object) -> str:
-    """Text in one line of Markdown that ends no cell, begins no link, tag, code or emphasis."""
-    return " ".join(str(text).split()).translate(MARKDOWN_ESCAPES)
 
 
 def _indented(text: str) -> str:

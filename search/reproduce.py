@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.comparison import Judgement, Repetition, Row, compare, judge_notebook, protocol
+from search.escaping import as_line
 from search.folder import find_study, model_path, open_ledger, study_folder
 from search.gallery import Subject
 from search.illustration import Look, illustrate_reproduction, kept_model, look_into
@@ -174,7 +175,7 @@ def _finish(
         ledger.end_study(name, State.FAILED, reason, now_ms())
         with suppress(Exception):  # the study's own error is the one to tell
             tracker.close(DELIVERY_SECONDS)
-            tracker.finish("FAILED", now_ms(), reason)
+            tracker.finish("FAILED", now_ms(), as_line(reason))
         raise StudyFailed(reason)
     note = " ".join(judgement.sentences)
     outcome: dict[str, Any] = {"notebook": notebook.id, "summary": note}

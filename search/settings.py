@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
@@ -18,10 +19,12 @@ from pydantic import (
     Field,
     ValidationError,
     ValidationInfo,
+    field_serializer,
     field_validator,
     model_validator,
 )
 
+from search.credentials import holds_password, masked
 from search.records import ConfigError, Criteria
 
 SamplerName = Literal["tpe", "random", "gp", "cmaes", "qmc", "grid"]
@@ -42,6 +45,8 @@ COSTS: tuple[str, ...] = get_args(CostName)
 CORRECTIONS: tuple[str, ...] = get_args(CorrectionName)
 RUNS_PATH = Path("runs")
 MLFLOW_FILE = Path("mlflow.yaml")
+# As it was when the process began: MLflow's client sets the variable itself later on.
+ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -79,12 +84,16 @@ class TrackingSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    tracking_uri: str = Field(default="sqlite:///runs/mlflow.db", min_length=1)
+    tracking_uri: str = Field(default="sqlite:///runs/mlflow.db", min_length=1, repr=False)
     artifact_root: str = Field(default="runs/artifacts", min_length=1)
     experiment: str = Field(default="podium", min_length=1)
     registered_model: str = Field(default="podium-{data}", min_length=1, pattern=r"^[^/:@]+$")
     """`{data}` stands for the name of the data set: models of different data are no rivals."""
     gates: GateSettings = GateSettings()
+
+    @field_serializer("tracking_uri")
+    def _stored_without_password(self, uri: str) -> str:
+        return without_password(uri)
 
     def model_name(self, data: str) -> str:
         """The registered model for a data set."""
@@ -217,7 +226,17 @@ def without_password(uri: str) -> str:
         password = urlsplit(uri).password
     except ValueError:
         return "(not an address)"
-    return uri.replace(f":{password}@", ":***@", 1) if password else uri
+    return masked(uri.replace(f":{password}@", ":***@", 1) if password else uri)
+
+
+def same_place(one: str, other: str) -> bool:
+    """Whether two addresses differ in nothing but who is let in."""
+    return without_user(one) == without_user(other)
+
+
+def without_user(uri: str) -> str:
+    """The address without the user and password before its host."""
+    return re.sub(r"://\S*@", "://", without_password(uri))
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
@@ -242,7 +261,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        where = " ".join(str(error).split())
+        where = masked(" ".join(str(error).split()))
         raise ConfigError(f"{path}: not valid YAML: {where}.") from None
     if value is None:
         return {}
@@ -256,10 +275,32 @@ def _with_field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 
 def load_tracking() -> TrackingSettings:
-    """Reads `mlflow.yaml` of the current folder; defaults where there is none."""
+    """Reads `mlflow.yaml` of the current folder; defaults where there is none.
+
+    MLFLOW_TRACKING_URI, where it was set, is the tracking URI.
+    """
     values = read_mapping(MLFLOW_FILE) if MLFLOW_FILE.exists() else {}
     where = f"{MLFLOW_FILE}: "
+    _refuse_passwords(values, where)
+    if ENVIRONMENT_URI:
+        values["tracking_uri"] = ENVIRONMENT_URI
     return _validated(TrackingSettings, _with_gates(values, where), lambda _: where)
+
+
+def _refuse_passwords(values: Mapping[str, Any], where: str) -> None:
+    """Files are copied, committed and shown: they hold no passwords.
+
+    Raises:
+        ConfigError: an address has one.
+    """
+    for name, value in values.items():
+        if holds_password(str(value)):
+            raise ConfigError(
+                f"{where}{name} holds a password. Write the address without it; the password "
+                "belongs into the environment: MLFLOW_TRACKING_USERNAME and "
+                "MLFLOW_TRACKING_PASSWORD for a server, the whole MLFLOW_TRACKING_URI for a "
+                "database."
+            )
 
 
 def _with_gates(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -295,12 +336,13 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
     if overrides:
         inner = f"{where}tracking: "
         given = _with_field_names(overrides)
+        _refuse_passwords(given, inner)
         if "gates" in given:
             raise ConfigError(
                 f"{inner}`gates` must be in mlflow.yaml, which `podium promote` reads: a study "
                 "does not decide what becomes the champion. Move them there."
             )
-        tracking = _validated(TrackingSettings, tracking.model_dump() | given, lambda _: inner)
+        tracking = _validated(TrackingSettings, {**dict(tracking), **given}, lambda _: inner)
     values |= {**typed, "tracking": tracking}
     if isinstance(values.get("grid"), dict) and values["grid"]:
         values.setdefault("sampler", "grid")

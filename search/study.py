@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from search import tuning
 from search.arrays import VALIDATION_FRACTION
 from search.director import Progress, StudyDirector
+from search.escaping import as_line
 from search.folder import find_study, open_ledger, study_folder
 from search.gallery import Subject, draw, draw_varied
 from search.launch import Launch, begin, check_not_ended, now_ms, study_facts
@@ -207,7 +208,7 @@ def conduct(
         ledger.end_study(name, State.INTERRUPTED if by_hand else State.FAILED, reason, now_ms())
         with suppress(Exception):  # the study's own error is the one to tell
             tracker.close(DELIVERY_SECONDS)
-            tracker.finish("KILLED" if by_hand else "FAILED", now_ms(), reason)
+            tracker.finish("KILLED" if by_hand else "FAILED", now_ms(), as_line(reason))
         raise
 
 
@@ -336,7 +337,7 @@ def _finish(
     if tracker.run_id:
         try:
             unjudged = str(refusal or "Search only: nothing was confirmed.")
-            note = verdict.sentence if verdict else unjudged
+            note = as_line(verdict.sentence if verdict else unjudged)
             note += f"\n\n[The report]({_artifact_link(tracker)}) has the reasons."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
             status = "FAILED" if refusal else "FINISHED"
@@ -409,8 +410,8 @@ def _register(
         launch.settings.tracking.model_name(data.training.name),
         folder,
         metrics={key: value for key, value in found.items() if value == value},
-        description=f"{verdict.sentence}\n\n[The report]({_artifact_link(tracker)}) is among the "
-        f"artifacts of the run of study {launch.name}.",
+        description=f"{as_line(verdict.sentence)}\n\n[The report]({_artifact_link(tracker)}) is "
+        f"among the artifacts of the run of study {launch.name}.",
         tags={
             "podium.study": launch.name,
             "podium.trial": str(trial),

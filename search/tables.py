@@ -13,17 +13,28 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from search.credentials import masked
+from search.escaping import as_cell, as_line, readable
 from search.records import Candidate, Phase, Reasoned, Recommendation, TrialRecord
 
 if TYPE_CHECKING:
     from search.describe import Description
     from search.ledger import StudyRecord
 
-console = Console(soft_wrap=True, highlight=False)
+
+class _Plain(Console):
+    """A console on which text says nothing but itself, and no password."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """As rich does, but for control characters and the passwords of addresses."""
+        return super().render_str(readable(masked(text)), **options)
+
+
+console = _Plain(soft_wrap=True, highlight=False, emoji=False)
 PIPE_WIDTH = 160
 UNBROKEN = 16
 BAR_WIDTH = 30
-errors = Console(stderr=True, soft_wrap=True, highlight=False)
+errors = _Plain(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 class Format(StrEnum):
@@ -252,14 +263,13 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
     if format is Format.CSV:
         import pandas as pd
 
-        sys.stdout.write(pd.DataFrame(rows, dtype=object).to_csv(index=False))
+        safe = [{as_cell(k): as_cell(v) for k, v in row.items()} for row in rows]
+        sys.stdout.write(pd.DataFrame(safe, dtype=object).to_csv(index=False))
         return
     cells = [[_cell(row[name]) for name in names] for row in rows]
     if format is Format.MARKDOWN:
         lines = [names, ["---"] * len(names), *cells]
-        text = "\n".join(
-            "| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines
-        )
+        text = "\n".join("| " + " | ".join(map(as_line, line)) + " |" for line in lines)
         sys.stdout.write(text + "\n")
         return
     table = Table(box=None, pad_edge=False)
@@ -267,7 +277,7 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
         numeric = all(isinstance(row[name], int | float | type(None)) for row in rows)
         longest = max((len(_cell(row[name])) for row in rows), default=0)
         table.add_column(
-            name,
+            Text(readable(name)),
             justify="right" if numeric else "left",
             overflow="fold",
             no_wrap=longest <= UNBROKEN,
@@ -285,4 +295,4 @@ def _cell(value: object) -> str:
         return ""
     if isinstance(value, float):
         return f"{value:.4f}"
-    return str(value)
+    return readable(str(value)).replace("\n", "\\n")

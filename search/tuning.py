@@ -7,7 +7,8 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -16,10 +17,8 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 # Tune's snapshots are never read: the ledger is the state that survives.
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")
-if (
-    "RAY_AUTH_TOKEN" in os.environ
-    or Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token").is_file()
-):
+TOKEN_PATH = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
+if "RAY_AUTH_TOKEN" in os.environ or TOKEN_PATH.is_file():
     # Ray turns tokens on when it starts a cluster, but joins one without unless it is told.
     os.environ.setdefault("RAY_AUTH_MODE", "token")
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
@@ -27,10 +26,13 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 import ray
 from ray import tune
+from ray._private import ray_constants
 from ray.tune.callback import Callback
+from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from search.credentials import hidden, is_secret
 from search.data import TrainingData
 from search.records import ConfigError, Job, WorkerReport
 from search.space import SpaceSource
@@ -112,11 +114,14 @@ def _fitting(cpus: int, gpus: int, cpus_per_trial: int, gpus_per_trial: float) -
     return min(fits, gpus * int(1 / gpus_per_trial))
 
 
+@hidden()
 def join_cluster(address: str | None) -> Cluster:
     """Joins the cluster at `address` or RAY_ADDRESS, or starts one on this machine.
 
+    The processes that it starts inherit no credentials but Ray's own token.
+
     Raises:
-        ConfigError: the address does not answer.
+        ConfigError: the address does not answer, or a new cluster would let anyone in.
     """
     address = address or os.environ.get("RAY_ADDRESS") or None
     options: dict[str, Any] = {
@@ -125,17 +130,21 @@ def join_cluster(address: str | None) -> Cluster:
         "configure_logging": True,
     }
     if address in (None, "local"):
+        _check_tokens_are_on()
         options |= {"address": "local", "include_dashboard": False}
     else:
         _check_answers(str(address))
         options |= {"address": address}
     try:
-        ray.init(**options)
+        with _on_loopback(options["address"] == "local"):
+            session = ray.init(**options).address_info["session_dir"]
     except Exception as error:  # noqa: BLE001 - Ray raises plain ones when it is slow to start
         where = f"Ray at {address!r}" if address else "Ray did not start on this machine"
         raise ConfigError(
             f"{where}: {_one_line(error)}. Where the machine is busy, try once more."
         ) from None
+    if options["address"] == "local":
+        Path(session).chmod(0o700)  # Ray lets every user of the machine write there.
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources)
     return Cluster(nodes, address or "local")
@@ -144,6 +153,34 @@ def join_cluster(address: str | None) -> Cluster:
 def leave_cluster() -> None:
     """Leaves the cluster; one that was started here stops."""
     ray.shutdown()
+
+
+@contextmanager
+def _on_loopback(only: bool) -> Iterator[None]:
+    """Lets a cluster that is started meanwhile listen on 127.0.0.1; else Ray takes all interfaces.
+
+    Ray has no option for that: it turns a loopback address that it is given into the machine's.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = before and not only
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _check_tokens_are_on() -> None:
+    """Refuses to start a cluster that whoever reaches its ports can run code on.
+
+    Raises:
+        ConfigError: RAY_AUTH_MODE turns tokens off.
+    """
+    mode = os.environ.get("RAY_AUTH_MODE", "token")
+    if mode.lower() != "token":
+        raise ConfigError(
+            f"RAY_AUTH_MODE={mode}: whoever reaches the ports of a Ray cluster without tokens can "
+            "run code on it. Unset the variable; Podium lets Ray make a token."
+        )
 
 
 def _check_answers(address: str) -> None:
@@ -324,6 +361,8 @@ def run_experiment(
         Whatever the director raises.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
+    # Tune would hand the driver's AWS credentials to every worker, by way of Ray's own records.
+    ENV_VARS_TO_PROPAGATE.difference_update([n for n in ENV_VARS_TO_PROPAGATE if is_secret(n, "")])
     for name in ("ray.tune", "ray.air", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     bridge = _Bridge(director, concurrent)

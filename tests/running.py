@@ -51,7 +51,9 @@ def podium(*words: str, folder: Path, seconds: float = SECONDS, **variables: str
 
 def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
     """Starts `podium WORDS` in `folder` and lets it run."""
-    inherited = {k: v for k, v in os.environ.items() if k not in ("RAY_ADDRESS", "PYTHONPATH")}
+    # MLflow's client sets its variable in this process, for other tests.
+    left_out = ("RAY_ADDRESS", "PYTHONPATH", "MLFLOW_TRACKING_URI")
+    inherited = {k: v for k, v in os.environ.items() if k not in left_out}
     return subprocess.Popen(
         [sys.executable, "-u", "-c", LAUNCHER, *words],
         cwd=folder,

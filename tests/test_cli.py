@@ -217,7 +217,7 @@ def test_every_published_notebook_is_listed_with_its_experiments_and_nothing_is_
 
 def test_markdown_cells_cannot_end_their_table_cell(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{"a": "x|y", "b": 0.5}], Format.MARKDOWN)
-    assert capsys.readouterr().out.splitlines()[2] == "| x\\|y | 0.5000 |"
+    assert capsys.readouterr().out.splitlines()[2] == "| x&#124;y | 0.5000 |"
 
 
 def test_no_rows_print_as_valid_empty_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 from search import cli_models
 from search.ledger import Ledger
 from search.loading import Predicted, Reload
-from search.records import PodiumError, State
+from search.records import ConfigError, PodiumError, State
 from search.registry import find_champion
 from search.settings import TrackingSettings, load_tracking
 from tests.builders import make_assignment, make_config
@@ -236,8 +236,9 @@ def test_promote_registers_the_model_that_a_study_left_in_its_folder(desk: Desk)
     assert len(desk.client.search_model_versions(f"name = '{NAME}'")) == 1
 
 
-def test_the_password_of_a_store_comes_from_mlflow_yaml(desk: Desk) -> None:
-    Path("mlflow.yaml").write_text("tracking_uri: postgresql://me:secret@host/db\n")
+def test_the_password_of_a_store_comes_from_the_environment(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     stored = {"tracking_uri": "postgresql://me:***@host/db"}
     desk.record("s", None)
     ledger = Ledger(Path("runs/ledger.db"))
@@ -245,6 +246,9 @@ def test_the_password_of_a_store_comes_from_mlflow_yaml(desk: Desk) -> None:
     ledger.close()
     assert record is not None
     record.settings["tracking"].update(stored)
+    with pytest.raises(ConfigError, match="set MLFLOW_TRACKING_URI"):
+        cli_models.tracking_of(record)
+    monkeypatch.setattr("search.settings.ENVIRONMENT_URI", "postgresql://me:secret@host/db")
     found = cli_models.tracking_of(record)
     assert isinstance(found, TrackingSettings)
     assert found.tracking_uri == "postgresql://me:secret@host/db"
