@@ -355,6 +355,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
                 "MLFLOW_FLASK_SERVER_SECRET_KEY": "canary-of-the-server",
                 "MLFLOW_AUTH_ADMIN_PASSWORD": ADMIN,
                 "MLFLOW_AUTH_CONFIG_PATH": str(ini),
+                "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
             },
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -386,8 +387,8 @@ def _end(process: subprocess.Popen[bytes]) -> None:
         children = psutil.Process(process.pid).children(recursive=True)
         for each in (*children, process):
             with contextlib.suppress(psutil.NoSuchProcess):
-                each.terminate()
-        process.wait(30)
+                each.kill()
+        process.wait()
 
 
 def leaks(places: Mapping[str, bytes]) -> set[tuple[str, str]]:
