@@ -137,14 +137,12 @@ def join_cluster(address: str | None) -> Cluster:
         options |= {"address": address}
     try:
         with _on_loopback(options["address"] == "local"):
-            session = ray.init(**options).address_info["session_dir"]
+            ray.init(**options)
     except Exception as error:  # noqa: BLE001 - Ray raises plain ones when it is slow to start
         where = f"Ray at {address!r}" if address else "Ray did not start on this machine"
         raise ConfigError(
             f"{where}: {_one_line(error)}. Where the machine is busy, try once more."
         ) from None
-    if options["address"] == "local":
-        Path(session).chmod(0o700)  # Ray lets every user of the machine write there.
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources)
     return Cluster(nodes, address or "local")
