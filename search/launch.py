@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -210,9 +210,33 @@ def begin(
     )
 
 
+class SteadyClock:
+    """Wall time that goes forward even where the clock is set back, so that no end is too early."""
+
+    def __init__(
+        self,
+        wall_ns: Callable[[], int] = time.time_ns,
+        steady_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """Starts at the wall time of now."""
+        self._wall_ns, self._steady_ns = wall_ns, steady_ns
+        self._latest = wall_ns(), steady_ns()
+
+    def now_ms(self) -> int:
+        """Milliseconds since 1970."""
+        (latest, at), steady = self._latest, self._steady_ns()
+        # At least as much later as it is: a machine that slept has only the wall clock to tell it.
+        wall = max(self._wall_ns(), latest + steady - at)
+        self._latest = wall, steady
+        return wall // 1_000_000
+
+
+_clock = SteadyClock()
+
+
 def now_ms() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
+    """Milliseconds since 1970; never less than before in the same process."""
+    return _clock.now_ms()
 
 
 def study_facts(launch: Launch, baseline: TrialConfig) -> dict[str, Any]:

@@ -82,8 +82,8 @@ class FileStore:
         return (_epoch(newest), newest.read_bytes()) if newest else (0, b"")
 
     def drop_checkpoint(self, number: int) -> None:
-        """Removes it, if it is there."""
-        for path in self._of(number):
+        """Removes it, if it is there, and what a process that died left half written."""
+        for path in (*self._of(number), *self._checkpoints.glob(f".{number:03d}-*")):
             path.unlink(missing_ok=True)
 
     def _of(self, number: int) -> list[Path]:

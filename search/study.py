@@ -142,6 +142,11 @@ def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: boo
                 director.restore()
             conduct(launch, director, ledger, tracker, view)
             return _finish(launch, facts, ledger, tracker, director)
+    except OSError as error:
+        raise StudyFailed(
+            f"The study could not go on: {one_line(error)}. What was committed is kept; once there "
+            f"is space again, or whatever it lacked, `podium resume {name}` goes on from there."
+        ) from error
     finally:
         leave_cluster()
         ledger.close()
@@ -204,9 +209,10 @@ def conduct(
     except BaseException as error:
         reason = _reason(error)
         by_hand = reason in ("interrupted", "terminated")
-        director.close_open_trials(reason if by_hand else "the study ended before it")
-        ledger.end_study(name, State.INTERRUPTED if by_hand else State.FAILED, reason, now_ms())
         with suppress(Exception):  # the study's own error is the one to tell
+            director.close_open_trials(reason if by_hand else "the study ended before it")
+            ledger.end_study(name, State.INTERRUPTED if by_hand else State.FAILED, reason, now_ms())
+        with suppress(Exception):
             tracker.close(DELIVERY_SECONDS)
             tracker.finish("KILLED" if by_hand else "FAILED", now_ms(), as_line(reason))
         raise

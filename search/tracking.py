@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import logging
 import os
 import re
 import socket
@@ -136,6 +137,8 @@ def connect(settings: TrackingSettings) -> MlflowClient:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     import mlflow
 
+    # It prints a stack trace of each error that it raises as well.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
     if settings.tracking_uri.startswith("sqlite:"):
         sqlite_path(settings.tracking_uri).parent.mkdir(parents=True, exist_ok=True)
     # A client's own URI is not enough: `models:/` addresses are resolved with the global one.

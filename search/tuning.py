@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -34,7 +35,7 @@ from ray.tune.search import Searcher
 
 from search.credentials import hidden, is_secret
 from search.data import TrainingData
-from search.records import ConfigError, Job, WorkerReport
+from search.records import ConfigError, Job, StudyFailed, WorkerReport
 from search.space import SpaceSource
 
 if TYPE_CHECKING:
@@ -43,6 +44,9 @@ if TYPE_CHECKING:
 CONNECT_SECONDS = 4.0
 HEALTH_SECONDS = 8.0
 REPORT = "report"
+WATCH_SECONDS = 1.0
+VITAL = {"gcs_server", "raylet"}
+"""Ray's processes without which nothing goes on."""
 
 
 class Director(Protocol):
@@ -334,6 +338,39 @@ class _Forget(Callback):  # type: ignore[misc]
         result.pop(REPORT, None)
 
 
+@contextmanager
+def _watched(study: str) -> Iterator[None]:
+    """Ends this process where Ray's own processes on this machine die under it.
+
+    Ray's client would wait for them for a minute, deaf to everything, and then abort with a stack
+    trace. To end at once is as safe as to be killed: the ledger has all that was heard.
+    """
+    node, over = ray._private.worker._global_node, threading.Event()
+
+    def watch() -> None:
+        while not over.wait(WATCH_SECONDS):
+            dead = sorted(VITAL & {name for name, _ in node.dead_processes()})
+            if dead and not over.is_set():
+                sys.stdout.flush()
+                sys.stderr.write(
+                    f"\npodium: Ray's own processes on this machine died ({', '.join(dead)}), as "
+                    "they do where memory runs out. What was committed is kept; "
+                    f"`podium resume {study}` goes on from there.\n"
+                )
+                sys.stderr.flush()
+                os._exit(StudyFailed.exit_code)
+
+    thread = threading.Thread(target=watch, name="podium-ray", daemon=True)
+    if node is not None:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        if node is not None:
+            thread.join()
+
+
 def run_experiment(
     director: Director,
     data: TrainingData,
@@ -387,7 +424,8 @@ def run_experiment(
             verbose=0,
         ),
     )
-    tuner.fit()
+    with _watched(folder.name):
+        tuner.fit()
     if bridge.failure is not None:
         raise bridge.failure
 

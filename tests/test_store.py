@@ -46,3 +46,6 @@ def test_a_checkpoint_that_was_being_written_when_the_process_died_is_not_seen(
     (tmp_path / "checkpoints" / ".001-4.npz.4711").write_bytes(b"ha")
     (tmp_path / "checkpoints" / "001-of another kind.npz").write_bytes(b"he")
     assert store.load_checkpoint(1) == (2, b"two")
+    store.drop_checkpoint(1)
+    left = [path.name for path in (tmp_path / "checkpoints").iterdir()]
+    assert left == ["001-of another kind.npz"]
