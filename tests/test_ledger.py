@@ -25,7 +25,6 @@ from search.records import (
     Latency,
     Opening,
     Phase,
-    PodiumError,
     State,
     TestResult,
 )
@@ -878,22 +877,3 @@ def test_every_figure_of_an_epoch_has_its_place_in_the_ledger(ledger: Ledger) ->
     with ledger.engine.connect() as connection:
         count = connection.scalar(select(func.count()).select_from(ledger_module._epochs))
     assert count == 1
-
-
-def test_a_full_disk_ends_the_study_in_one_sentence_and_keeps_what_was_committed(
-    ledger: Ledger,
-) -> None:
-    event.listen(ledger.engine, "connect", lambda c, _: c.execute("PRAGMA max_page_count = 20"))
-    ledger.engine.dispose()
-    known = list(ledger.epochs(STUDY, 0))
-
-    def fill() -> None:
-        for epoch in range(1, 1_000):
-            ledger.append(STUDY, 0, make_report(make_epoch(epoch)))
-            known.append(make_epoch(epoch))
-
-    with pytest.raises(PodiumError, match=r"database or disk is full.*`podium resume") as caught:
-        fill()
-    assert caught.value.exit_code == 3
-    assert known
-    assert ledger.epochs(STUDY, 0) == known
