@@ -18,6 +18,7 @@ import typer
 
 from search.cli_models import EPILOGS, champion, predict, promote, rollback, tracking_of
 from search.credentials import masked
+from search.interruption import INTERRUPTIONS
 from search.records import ConfigError, PodiumError
 from search.settings import (
     CORRECTIONS,
@@ -80,6 +81,16 @@ MaxGapFlag = Annotated[
 MinRecallFlag = Annotated[
     float | None, typer.Option(help="Rules out what finds less than this of some class.")
 ]
+RetriesFlag = Annotated[
+    int | None, typer.Option(help="Of a trial whose process died, from its checkpoint. [2]")
+]
+TrialTimeoutFlag = Annotated[
+    float | None, typer.Option(help="Seconds of training after which a trial has failed. [none]")
+]
+TimeBudgetFlag = Annotated[
+    float | None,
+    typer.Option(help="Seconds for all: search until the rest is needed to confirm. [none]"),
+]
 
 SHAPE_SHOWN = (28, 28, 1)
 """Of the images for which a space is described: it may depend on their size."""
@@ -93,7 +104,7 @@ app = typer.Typer(
     help="Search hyperparameters on a Ray cluster, and end in a decision. "
     "Examples: `podium run`, `podium status`, `podium ui`.",
     epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed, "
-    "4 a promotion was refused, 130 interrupted.",
+    "4 a promotion was refused, 130 interrupted (143 by SIGTERM).",
 )
 
 
@@ -163,6 +174,9 @@ def run(
         int | None, typer.Option(help="Confirmed with baseline and champion; 0: search only. [4]")
     ] = None,
     confirm_seeds: Annotated[int | None, typer.Option(help="Fresh seeds of each. [8]")] = None,
+    retries: RetriesFlag = None,
+    trial_timeout: TrialTimeoutFlag = None,
+    time_budget: TimeBudgetFlag = None,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster: host:port, auto. [RAY_ADDRESS or local]")
     ] = None,
@@ -171,12 +185,21 @@ def run(
     """Search, confirm the finalists on fresh seeds, open the test split once, and recommend."""
     flags = {key: value for key, value in locals().items() if key != "config"}
     settings = load_settings(config, flags)
-    from search.launch import prepare
-    from search.study import run_study
+    from search.launch import known_study, prepare, prepare_again
+    from search.ledger import taken
+    from search.study import resume_study, run_study
 
-    say("Checking data and tracking, starting Ray ...")
-    launch = prepare(settings)
-    _conduct(launch, run_study)
+    known = known_study(settings)
+    if known is None:
+        _conduct(lambda: prepare(settings), run_study)
+        return
+    # Only somebody who sits there can be asked.
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise ConfigError(taken(known.name))
+    say(f"There is a study {known.name!r} already, which has not ended.")
+    if not typer.confirm("Go on with it?"):
+        raise ConfigError(taken(known.name))
+    _conduct(lambda: prepare_again(known, tracking_of(known), {}), resume_study)
 
 
 @app.command(epilog="Examples: `podium resume STUDY`, `podium resume STUDY --trials +50`")
@@ -196,6 +219,9 @@ def resume(
     max_latency_ms: MaxLatencyFlag = None,
     max_gap: MaxGapFlag = None,
     min_class_recall: MinRecallFlag = None,
+    retries: RetriesFlag = None,
+    trial_timeout: TrialTimeoutFlag = None,
+    time_budget: TimeBudgetFlag = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster. [as before]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
 ) -> None:
@@ -208,14 +234,23 @@ def resume(
     record = find_study(existing_ledger(), study)
     if "notebook" in record.settings:
         raise ConfigError(f"Study {study} is a reproduction: run `podium reproduce` again.")
+    _conduct(lambda: prepare_again(record, tracking_of(record), flags), resume_study)
+
+
+def _prepared(prepare: Callable[[], Launch]) -> Launch:
     say("Checking data and tracking, starting Ray ...")
-    _conduct(prepare_again(record, tracking_of(record), flags), resume_study)
+    try:
+        return prepare()
+    except KeyboardInterrupt:
+        errors.print("podium: interrupted, before anything was written.", markup=False)
+        raise typer.Exit(INTERRUPTIONS.exit_code) from None
 
 
-def _conduct(launch: Launch, work: Callable[..., Outcome]) -> None:
+def _conduct(prepare: Callable[[], Launch], work: Callable[..., Outcome]) -> None:
     """Introduces a study, runs it, and tells what came of it."""
     from search.console import ProgressView
 
+    launch = _prepared(prepare)
     settings = launch.settings
     split = launch.data.split
     parts = f"{len(split.train):,} train, {len(split.validation):,} validation"
@@ -225,7 +260,7 @@ def _conduct(launch: Launch, work: Callable[..., Outcome]) -> None:
     try:
         outcome = work(launch, lambda progress, name: ProgressView(console, progress, name))
     except KeyboardInterrupt:
-        raise _interrupted(launch.name) from None
+        raise _interrupted(f"`podium resume {launch.name}` goes on from there.") from None
     if outcome.recommendation is not None:
         print_recommendation(outcome.recommendation)
     if outcome.verdict is not None:
@@ -240,6 +275,8 @@ def _conduct(launch: Launch, work: Callable[..., Outcome]) -> None:
         )
     else:
         say("\nSearch only: nothing was confirmed, the test split stayed locked.")
+    if outcome.cut and outcome.recommendation is None:
+        tell(outcome.cut)
     say(f"\nReport  {outcome.report}")
     if outcome.model_file is not None:
         say(f"Model   {outcome.model_file}")
@@ -288,9 +325,9 @@ def _introduce(launch: Launch, parts: str) -> None:
     )
 
 
-def _interrupted(study: str) -> typer.Exit:
-    errors.print(f"podium: interrupted; `podium resume {study}` goes on from there.", markup=False)
-    return typer.Exit(130)
+def _interrupted(advice: str) -> typer.Exit:
+    errors.print(f"podium: interrupted; {advice}", markup=False)
+    return typer.Exit(INTERRUPTIONS.exit_code)
 
 
 @app.command(
@@ -354,15 +391,15 @@ def _reproduce(request: Request, flags: dict[str, Any]) -> None:
     from search.reproduce import prepare_reproduction, run_reproduction, table
 
     settings = load_settings(None, {**flags, "data": request.notebook.data})
-    say("Checking data and tracking, starting Ray ...")
-    launch = prepare_reproduction(request, settings)
+    launch = _prepared(lambda: prepare_reproduction(request, settings))
     _introduce(launch, f"{len(launch.data.training.labels):,} for train and validation")
     try:
         done = run_reproduction(
             request, launch, lambda progress, name: ProgressView(console, progress, name)
         )
     except KeyboardInterrupt:
-        raise _interrupted(launch.name) from None
+        again = f"`podium reproduce {request.notebook.id}` begins again."
+        raise _interrupted(again) from None
     lines = [{k: v for k, v in line.items() if k != "model"} for line in table(done.rows)]
     print_rows(lines, Format.TABLE)
     say("")

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import itertools
+import math
+import statistics
+import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from search.arrays import VALIDATION_FRACTION
 from search.data import LoadedData
 from search.ledger import Ledger
+from search.limits import CLOSING_SECONDS, PATIENCE_SECONDS, Limits
 from search.records import (
     Assignment,
     Champion,
@@ -46,6 +50,8 @@ VERDICT = "final verdict"
 ENDED = (State.COMPLETED, State.STOPPED, State.FAILED)
 HOPELESS_AFTER = 5
 """The study ends when this many trials have ended first and all have failed."""
+GRACE_SECONDS = 20.0
+"""So long a study that is to stop lets its trials go on, to their next rung."""
 
 
 @dataclass
@@ -74,6 +80,7 @@ class _Ended:
     state: State
     totals: TrialTotals | None
     reason: str | None
+    rung: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +110,10 @@ class StudyDirector:
         requirements: tuple[str, ...],
         now_ms: Callable[[], int],
         notify: Callable[[], None],
-        champion: Callable[[], tuple[Champion | None, str]] = lambda: (None, ""),
+        champion: Callable[[], tuple[Champion | None, str] | None] = lambda: (None, ""),
         store: TrialStore | None = None,
+        concurrent: int = 1,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Prepares a new study, which the ledger knows already.
 
@@ -119,9 +128,11 @@ class StudyDirector:
             requirements: of the shipped model.
             now_ms: the clock.
             notify: called after each change; must not block.
-            champion: gives the model that production uses, once finalists are chosen, and what
-                stands in the way of comparing with it, if anything.
+            champion: gives the model that production uses, once finalists are to be chosen, and
+                what stands in the way of comparing with it, if anything; None: ask again later.
             store: keeps checkpoints and models; in memory where it is left out.
+            concurrent: how many trials run at once: what is left of a time budget depends on it.
+            clock: seconds that only grow, from anywhere.
         """
         self._name, self._settings, self._data = name, settings, data
         self._baseline, self._ledger = baseline, ledger
@@ -138,7 +149,12 @@ class StudyDirector:
         self._again: list[Assignment] = []
         self._decided: set[tuple[int, int]] = set()
         self._confirmed: dict[tuple[str, int], Assignment | None] = {}
-        self._crashes: Counter[int] = Counter()
+        self._crashes: Counter[Hashable] = Counter()
+        self._later: list[Job] = []
+        self._limits, self._clock = Limits(settings, concurrent, clock), clock
+        self._concurrent, self._reserve = concurrent, 0.0
+        self._cut_at: float | None = None
+        self._latest_seconds: dict[int, float] = {}
         self._open: dict[int, Assignment] = {}
         self._ended: list[_Ended] = []
         self._totals: dict[int, TrialTotals] = {}
@@ -170,9 +186,16 @@ class StudyDirector:
 
     def next_job(self) -> Job | None:
         """The next trial, or the examination once confirmation is over; None while to wait."""
+        self._cut_if_used_up()
+        self._choose_finalists()
         job = self._next_again() or self._next_search() or self._next_confirmation()
         if job is None:
-            return self._next_timing() or self._next_examination() or self._next_inspection()
+            return (
+                self._next_later()
+                or self._next_timing()
+                or self._next_examination()
+                or self._next_inspection()
+            )
         if job.begun:
             self._ledger.reopen_trial(self._name, job.number)
         else:
@@ -182,6 +205,11 @@ class StudyDirector:
         self.progress.running = len(self._open)
         self._notify()
         return job
+
+    def on_start(self, job: Job) -> None:
+        """A worker has taken this job up: its time begins."""
+        if isinstance(job, Assignment):
+            self._limits.start(job.number)
 
     def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Records a report and decides whether its trial goes on."""
@@ -197,6 +225,9 @@ class StudyDirector:
             self.inspected, self.inspection_failure = report.inspected, report.failure
             self._finished = True
             return False
+        if job.number not in self._open:
+            return False
+        self._cut_if_used_up()
         self._ledger.append(self._name, job.number, report)
         if report.totals is not None:
             self._totals[job.number] = report.totals
@@ -205,6 +236,7 @@ class StudyDirector:
         fresh = [item for item in report.epochs if item.epoch > known]
         if fresh:
             self._last_epochs[job.number] = fresh[-1].epoch
+            self._latest_seconds[job.number] = fresh[-1].epoch_seconds
         if job.phase is Phase.SEARCH:
             self._sampler.report(job.number, fresh)
         if report.failure is not None:
@@ -214,29 +246,141 @@ class StudyDirector:
             self._end(job, State.COMPLETED)
         else:
             self._at_rung(job, report)
+            self._end_if_time_is_up(job)
         if report.checkpoint is not None and job.number in self._open:
             # After the rung's decision: that there is one tells that the trial was to go on.
             self._store.save_checkpoint(job.number, report.epochs[-1].epoch, report.checkpoint)
         return job.number in self._open
 
-    def on_crash(self, job: Job, reason: str) -> None:
-        """Records that a worker died with its trial."""
-        if isinstance(job, Timing):
-            self._timed, self.timing_failure = True, reason
+    def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
+        """Records that a worker died with its job, which is handed out again up to `retries` times.
+
+        Not where `retry` is false, because it would end in the same way.
+        """
+        if not isinstance(job, Assignment):
+            self._crashed_with(job, reason, again=self._may_repeat(type(job).__name__) and retry)
+        elif job.number not in self._open:
             return
-        if isinstance(job, Examination):
-            raise StudyFailed(f"The examination on the test split failed: {reason}.")
-        if isinstance(job, Inspection):
-            self.inspection_failure = reason
-            self._finished = True
-            return
-        self._crashes[job.number] += 1
-        if self._crashes[job.number] > self._settings.retries:
+        elif job.phase is Phase.SEARCH and self._is_cut():
+            self._end(job, State.STOPPED, self._budget_reason)
+        elif self._may_repeat(job.number) and retry:
+            self._limits.pause(job.number)
+            del self._open[job.number]
+            self.progress.running = len(self._open)
+            self._again.append(self._begun(job))
+        else:
             self._end(job, State.FAILED, reason)
+
+    def _may_repeat(self, job: Hashable) -> bool:
+        self._crashes[job] += 1
+        return self._crashes[job] <= self._settings.retries
+
+    def _crashed_with(self, job: Job, reason: str, *, again: bool) -> None:
+        """Of what is no trial, only the examination is needed for a verdict."""
+        if again:
+            self._later.append(job)
+        elif isinstance(job, Timing):
+            self._timed, self.timing_failure = True, reason
+        elif isinstance(job, Examination):
+            raise StudyFailed(f"The examination on the test split failed: {reason}.")
+        else:
+            self.inspection_failure, self._finished = reason, True
+
+    def _next_later(self) -> Job | None:
+        return self._later.pop(0) if self._later else None
+
+    def interrupt(self) -> float:
+        """Takes note that the study is to stop: for how many seconds trials may still go on."""
+        self.progress.phase = (
+            f"stopping: up to {GRACE_SECONDS:.0f} s for the next rung (Ctrl-C again: at once)"
+        )
+        self._notify()
+        return GRACE_SECONDS
+
+    # Limits
+
+    def overdue(self) -> list[Job]:
+        """Ends the trials whose time is up and whose workers say nothing: these are given up."""
+        self._cut_if_used_up()
+        late: list[Job] = []
+        for job in list(self._open.values()):
+            if self._limits.is_over_time(job.number, PATIENCE_SECONDS):
+                reason = f"{self._timeout_reason}; its process sent no report and was replaced"
+                self._end(job, State.FAILED, reason)
+                late.append(job)
+            elif job.phase is Phase.SEARCH and self._is_cut(PATIENCE_SECONDS):
+                self._end(job, State.STOPPED, self._budget_reason)
+                late.append(job)
+        return late
+
+    def _end_if_time_is_up(self, job: Assignment) -> None:
+        if job.number not in self._open:
             return
-        del self._open[job.number]
-        self.progress.running = len(self._open)
-        self._again.append(self._begun(job))
+        if self._limits.is_over_time(job.number):
+            self._end(job, State.FAILED, self._timeout_reason)
+        elif job.phase is Phase.SEARCH and self._is_cut():
+            self._end(job, State.STOPPED, self._budget_reason)
+
+    @property
+    def _timeout_reason(self) -> str:
+        return f"it took longer than --trial-timeout {self._settings.trial_timeout:g} s"
+
+    @property
+    def _budget_reason(self) -> str:
+        return f"--time-budget {self._settings.time_budget:g} s was used up"
+
+    def _is_cut(self, patience: float = 0.0) -> bool:
+        """Whether the budget has ended the search, more than `patience` seconds ago."""
+        return self._cut_at is not None and self._clock() - self._cut_at >= patience
+
+    def _cut_if_used_up(self) -> None:
+        """Ends the search, once what is left of the budget is needed for the confirmation."""
+        over = self._finalists_chosen or (self._all_asked and not self._search_open())
+        if not over and not self._is_cut() and self._limits.is_used_up(self._reserve):
+            self._cut()
+
+    def _cut(self) -> None:
+        """No more trials are begun; those that run end with their next report."""
+        self._cut_at, self._all_asked = self._clock(), True
+        self.progress.search_total = self._asked
+        waiting = [job for job in self._again if job.phase is Phase.SEARCH]
+        self._again = [job for job in self._again if job not in waiting]
+        self._open |= {job.number: job for job in waiting}
+        for job in waiting:
+            self._end(job, State.STOPPED, self._budget_reason)
+        self._notify()
+
+    def _confirmation_seconds(self) -> float:
+        """About how long confirmation and verdict will take, from what the best trials took.
+
+        Their whole runs: what they took so far, and the epochs that are missing at the pace of
+        the last one. 0 while nothing is known.
+        """
+        full = [self._whole_run(ended) for ended in self._leaders()]
+        if not full:
+            return 0.0
+        runs = (len(full) + 1) * self._settings.confirm_seeds - self.progress.confirm_ended
+        return statistics.fmean(full) * runs / self._concurrent + CLOSING_SECONDS
+
+    def _whole_run(self, ended: _Ended) -> float:
+        job, number = ended.job, ended.job.number
+        left = job.max_epochs - self._last_epochs.get(number, 0)
+        seconds = ended.totals.wall_seconds if ended.totals else 0.0
+        seconds += left * self._latest_seconds.get(number, 0.0)
+        return seconds / max(1, job.folds)
+
+    @property
+    def cut(self) -> str:
+        """What the time budget did to the search, in a sentence; "" where it did nothing."""
+        if not self._is_cut():
+            return ""
+        searched = self._of_phase(Phase.SEARCH)
+        short = sum(e.reason == self._budget_reason for e in searched)
+        stopped = f", {short} of them stopped before their end" if short else ""
+        return (
+            f"The time budget of {self._settings.time_budget:g} s ended the search early: "
+            f"{self._asked} of {self._settings.trials} trials were begun{stopped}."
+        )
 
     def importances(self) -> dict[str, float]:
         """How much each parameter of the space decided, as fractions, largest first."""
@@ -263,12 +407,19 @@ class StudyDirector:
             epochs = self._ledger.epochs(self._name, trial.number)
             if epochs:
                 self._last_epochs[trial.number] = epochs[-1].epoch
+                self._latest_seconds[trial.number] = epochs[-1].epoch_seconds
+            self._limits.restore(trial, epochs)
             if trial.phase is Phase.SEARCH:
                 self._restore_search(trial, epochs)
             else:
                 self._restore_confirmation(trial)
         self.progress.rungs = self._scheduler.counts()
         self.progress.search_total = max(self._settings.trials, self._asked)
+        self._reserve = self._confirmation_seconds()
+        cut = self._settings.time_budget and self._budget_reason
+        if cut and any(e.reason == cut for e in self._of_phase(Phase.SEARCH)):
+            # What was decided on this budget stands, whatever time is counted now.
+            self._reserve = math.inf
         costs = self._ledger.costs(self._name)
         self._timing = self._timed = bool(costs) and set(self._models) <= set(costs)
 
@@ -286,7 +437,7 @@ class StudyDirector:
         if not ended:
             self._again.append(job)
             return
-        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason))
+        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
         counts = self.progress.search_ended
         counts[trial.state] = counts.get(trial.state, 0) + 1
         if trial.val_accuracy is not None and trial.state is not State.FAILED:
@@ -304,7 +455,7 @@ class StudyDirector:
                 return
             self._keep(job, trial.totals, model)
         self._confirmed[key] = None
-        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason))
+        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
         self.progress.confirm_ended += 1
 
     def _assignment_of(self, trial: TrialRecord) -> Assignment:
@@ -382,9 +533,10 @@ class StudyDirector:
     ) -> None:
         self._ledger.end_trial(self._name, job.number, state, self._now_ms(), reason, rung)
         self._store.drop_checkpoint(job.number)
+        self._limits.pause(job.number)
         totals = self._totals.pop(job.number, None)
         del self._open[job.number]
-        self._ended.append(_Ended(job, state, totals, reason))
+        self._ended.append(_Ended(job, state, totals, reason, rung))
         progress = self.progress
         progress.running = len(self._open)
         if job.phase is Phase.SEARCH:
@@ -393,6 +545,8 @@ class StudyDirector:
             progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
             if accuracy is not None and state is not State.FAILED:
                 progress.see(job.number, accuracy)
+            if self._settings.time_budget is not None:
+                self._reserve = self._confirmation_seconds()
             self._give_up_if_hopeless()
             self._choose_finalists()
         else:
@@ -403,7 +557,7 @@ class StudyDirector:
         ended = self._of_phase(Phase.SEARCH)
         over = self._all_asked and not self._search_open()
         enough = len(ended) >= HOPELESS_AFTER or over
-        if enough and all(e.state is State.FAILED for e in ended):
+        if ended and enough and all(e.state is State.FAILED for e in ended):
             reasons = [e.reason or "unknown" for e in ended]
             common = max(set(reasons), key=reasons.count)
             raise StudyFailed(
@@ -421,14 +575,32 @@ class StudyDirector:
     # Confirmation
 
     def _choose_finalists(self) -> None:
-        """Once the last trial of the search has ended."""
+        """Once the last trial of the search has ended, and it is known who the champion is."""
         if not self._all_asked or self._search_open() or self._finalists_chosen:
             return
         self._give_up_if_hopeless()
-        self._finalists_chosen = True
         if not self._settings.finalists:
-            self._finished = True
+            self._finalists_chosen = self._finished = True
             return
+        found = self._find_champion()
+        if found is None:
+            return
+        self._finalists_chosen = True
+        self.champion, self.champion_note = found
+        chosen = self._leaders()
+        # The longest first, so that no worker waits long for the last run.
+        chosen.sort(key=lambda e: e.totals.wall_seconds if e.totals else 0.0, reverse=True)
+        finalists = [e.job.config for e in chosen]
+        rivals = [self._baseline]
+        if self.champion is not None and self.champion.config is not None:
+            rivals.append(self.champion.config)
+        finalists += [c for c in dict.fromkeys(rivals) if c not in self._confirming + finalists]
+        for config in finalists:
+            self._queue_confirmation(config)
+        self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds
+
+    def _leaders(self) -> list[_Ended]:
+        """The best trials so far, one for each configuration, as many as there are finalists."""
         # Who passed more rungs comes first: the others were overtaken there on equal terms.
         ranked = sorted(
             (e for e in self._of_phase(Phase.SEARCH) if self._may_be_finalist(e)),
@@ -443,18 +615,7 @@ class StudyDirector:
         for ended in ranked:
             best.setdefault(ended.job.config.config_id, ended)
         best.pop(self._baseline.config_id, None)
-        chosen = list(itertools.islice(best.values(), self._settings.finalists))
-        # The longest first, so that no worker waits long for the last run.
-        chosen.sort(key=lambda e: e.totals.wall_seconds if e.totals else 0.0, reverse=True)
-        finalists = [e.job.config for e in chosen]
-        self.champion, self.champion_note = self._find_champion()
-        rivals = [self._baseline]
-        if self.champion is not None and self.champion.config is not None:
-            rivals.append(self.champion.config)
-        finalists += [c for c in dict.fromkeys(rivals) if c not in self._confirming + finalists]
-        for config in finalists:
-            self._queue_confirmation(config)
-        self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds
+        return list(itertools.islice(best.values(), self._settings.finalists))
 
     def _may_be_finalist(self, ended: _Ended) -> bool:
         """Whether it ended well, and is not too large: the one constraint that is known by now."""
@@ -468,7 +629,7 @@ class StudyDirector:
         rungs = self._scheduler.rungs(ended.job.number)
         last = self._last_epochs.get(ended.job.number, 0)
         passed = sum(rung <= last for rung in rungs)
-        return passed - (ended.state is State.STOPPED)
+        return passed - (ended.rung is not None)
 
     def _queue_confirmation(self, config: TrialConfig) -> None:
         self._confirming.append(config)
@@ -542,7 +703,7 @@ class StudyDirector:
             # All that was trained stands, and the test split stays locked.
             self.refusal, self._finished = refusal, True
             return None
-        self.recommendation = made
+        self.recommendation = replace(made, summary=f"{made.summary} {self.cut}".rstrip())
         self.progress.phase = "verdict"
         winner = made.winner.config.config_id
         images, self._test_labels = self._data.test.open(
@@ -639,6 +800,7 @@ class StudyDirector:
             "policy": recommendation.policy,
             "trial": self.shipped.number if self.shipped else None,
             "summary": recommendation.summary,
+            "cut": self.cut,
             "verdict": asdict(verdict),
             "costs": asdict(winner.costs) if winner.costs else None,
             "champion": found,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import subprocess
 import time
@@ -15,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from search.data import LoadedData, load
-from search.folder import has_ledger, open_ledger
+from search.folder import has_ledger, open_ledger, study_folder
 from search.ledger import Ledger, StudyRecord, taken
+from search.lock import held
 from search.records import ConfigError, DataError, Phase, PodiumError, State
 from search.sampler import check_space
 from search.settings import (
@@ -110,11 +112,8 @@ def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
     Raises:
         ConfigError: it has.
     """
-    if record.state is State.COMPLETED and settings.trials <= int(record.settings["trials"]):
-        raise ConfigError(
-            f"Study {record.name} has ended. `podium resume {record.name} --trials +50` gives it "
-            "50 more trials."
-        )
+    if record.state is State.COMPLETED and not _has_more_to_do(record, settings):
+        raise ConfigError(_ended(record))
 
 
 def _check_proposals_are_known(name: str) -> None:
@@ -134,6 +133,72 @@ def _check_proposals_are_known(name: str) -> None:
             f"trials were proposed. What it has stands in `podium compare {name}`; start another "
             "study for more."
         )
+
+
+def _has_more_to_do(record: StudyRecord, settings: StudySettings) -> bool:
+    """Whether a study that has ended may go on: with more trials, or more time for them."""
+    if settings.trials > int(record.settings["trials"]):
+        return True
+    before = record.settings.get("time_budget")
+    was_cut = bool((record.outcome or {}).get("cut"))
+    return was_cut and (settings.time_budget or math.inf) > (before or math.inf)
+
+
+def _ended(record: StudyRecord) -> str:
+    text = (
+        f"Study {record.name} has ended. `podium resume {record.name} --trials +50` gives it "
+        "50 more trials"
+    )
+    before = record.settings.get("time_budget")
+    if before and (record.outcome or {}).get("cut"):
+        text += f", --time-budget {2 * before:g} more time for those that it did not come to"
+    return f"{text}."
+
+
+def known_study(settings: StudySettings) -> StudyRecord | None:
+    """The study that has the name already and could go on as it was; None where there is none.
+
+    Raises:
+        ConfigError: there is one that could not; the message says why, and what to do.
+    """
+    name = settings.study
+    if name is None or not has_ledger():
+        return None
+    ledger = open_ledger()
+    try:
+        record = ledger.study(name)
+        if record is None:
+            return None
+        with held(name, study_folder(name), ledger.database, now_ms()):
+            pass  # nobody else runs it
+    finally:
+        ledger.close()
+    if "notebook" in record.settings:
+        raise ConfigError(
+            f"There is a study {name!r} already, a reproduction of {record.settings['notebook']}: "
+            "choose another --study."
+        )
+    if record.state is State.COMPLETED:
+        raise ConfigError(
+            f"There is a study {name!r} already. {_ended(record)} Or choose another --study."
+        )
+    different = _differences(settings, record)
+    if different:
+        raise ConfigError(
+            f"There is a study {name!r} already, with other settings ({'; '.join(different)}). "
+            f"`podium resume {name}` goes on with it as it was; or choose another --study."
+        )
+    return record
+
+
+def _differences(settings: StudySettings, record: StudyRecord) -> list[str]:
+    """What was given, and is not as the study has it."""
+    given = settings.model_dump(mode="json", include=settings.model_fields_set - {"tracking"})
+    return [
+        f"{field.replace('_', '-')} was {record.settings.get(field)}, not {value}"
+        for field, value in given.items()
+        if field != "study" and record.settings.get(field) != value
+    ]
 
 
 def _check_folds(folds: int, data: LoadedData) -> None:

@@ -32,7 +32,7 @@ DOCS_PATH = Path("docs/notebooks.md")
 SEARCH_SETTINGS = frozenset(
     {
         *("trials", "max_epochs", "first_rung", "reduction", "sampler", "scheduler"),
-        *("finalists", "confirm_seeds", "folds", "grid", "space"),
+        *("finalists", "confirm_seeds", "folds", "grid", "space", "trial_timeout", "time_budget"),
     }
 )
 """Settings that a fixed list of trials does not use."""

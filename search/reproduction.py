@@ -165,6 +165,17 @@ class ReproductionDirector:
         self._notify()
         return job
 
+    def on_start(self, job: Job) -> None:
+        """Nothing: there are no limits of time."""
+
+    def overdue(self) -> list[Job]:
+        """None."""
+        return []
+
+    def interrupt(self) -> float:
+        """Takes note that the reproduction is to stop: at once, as it cannot be taken up again."""
+        return 0.0
+
     def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Records a report; every trial goes on to its end."""
         if not isinstance(job, Assignment):
@@ -185,16 +196,19 @@ class ReproductionDirector:
         self._notify()
         return job.number in self._open
 
-    def on_crash(self, job: Job, reason: str) -> None:
-        """Records that a worker died; its trial is tried once more, on the same seeds."""
+    def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
+        """Records that a worker died; its trial is tried once more, on the same seeds.
+
+        Not where `retry` is false, because it would end in the same way.
+        """
         if not isinstance(job, Assignment):
             raise StudyFailed(f"The examination on the test split failed: {reason}.")
-        if job.number not in self._retried:
-            retry = replace(job, number=next(self._numbers))
-            self._retried.add(retry.number)
+        if retry and job.number not in self._retried:
+            again = replace(job, number=next(self._numbers))
+            self._retried.add(again.number)
             self._left[job.experiment] += 1
             self.progress.search_total += 1
-            self._queue.insert(0, retry)
+            self._queue.insert(0, again)
         self._end(job, State.FAILED, reason)
 
     def close_open_trials(self, reason: str) -> None:

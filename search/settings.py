@@ -134,6 +134,11 @@ class StudySettings(BaseModel):
     folds: int = Field(default=0, ge=0, le=100)
     grid: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     retries: int = Field(default=2, ge=0, le=100)
+    """How often a job is handed out again whose process died."""
+    trial_timeout: float | None = Field(default=None, gt=0.0)
+    """Seconds that a trial may be with a worker, all its attempts together."""
+    time_budget: float | None = Field(default=None, gt=0.0)
+    """Seconds for the study; the search ends when the rest is needed for the confirmation."""
     address: str | None = None
     tracking: TrackingSettings = TrackingSettings()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 import threading
+import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ from search.director import Progress, StudyDirector
 from search.escaping import as_line
 from search.folder import find_study, open_ledger, study_folder
 from search.gallery import Subject, draw, draw_varied
+from search.interruption import INTERRUPTIONS
 from search.launch import Launch, begin, check_not_ended, now_ms, study_facts
 from search.ledger import Ledger
 from search.lock import held
@@ -44,8 +46,11 @@ from search.tracking import Tracker
 from search.tuning import leave_cluster, run_experiment
 
 SHIPPED = ("tensorflow", "keras", "numpy", "mlflow")
+INTERRUPTED = "interrupted"
 DELIVERY_SECONDS = 120.0
-CHAMPION_SECONDS = 30
+LEAVING_SECONDS = 10.0
+"""For MLflow, of a study that was interrupted: the ledger has what it does not hear of."""
+CHAMPION_SECONDS = 30.0
 View = Callable[[Progress, str], AbstractContextManager[object]]
 
 
@@ -56,6 +61,7 @@ class Outcome:
     Attributes:
         trouble: what is missing, and why: figures, or something in MLflow.
         refusal: why nothing is recommended, although candidates were confirmed.
+        cut: what a time budget did to the search; "" where it did nothing.
     """
 
     name: str
@@ -66,6 +72,7 @@ class Outcome:
     model_file: Path | None
     trouble: str | None
     refusal: ConstraintsUnmet | None = None
+    cut: str = ""
 
 
 class Director(tuning.Director, Protocol):
@@ -137,11 +144,16 @@ def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: boo
                 notify=tracker.wake,
                 champion=champion.result,
                 store=FileStore(folder),
+                concurrent=launch.concurrent,
             )
             if again:
                 director.restore()
             conduct(launch, director, ledger, tracker, view)
-            return _finish(launch, facts, ledger, tracker, director)
+            try:
+                return _finish(launch, facts, ledger, tracker, director)
+            except KeyboardInterrupt:
+                ledger.end_study(name, State.INTERRUPTED, INTERRUPTED, now_ms())
+                raise
     except OSError as error:
         raise StudyFailed(
             f"The study could not go on: {one_line(error)}. What was committed is kept; once there "
@@ -160,6 +172,7 @@ class _ChampionLookup:
         self._found = threading.Event()
         self._champion: Champion | None = None
         self._trouble = ""
+        self._asked_at: float | None = None
         tracker.on_reached = self._look
 
     def _look(self, client: Any) -> None:
@@ -171,15 +184,18 @@ class _ChampionLookup:
             self._trouble = f"it could not be looked up: {one_line(error)}"
         self._found.set()
 
-    def result(self) -> tuple[Champion | None, str]:
+    def result(self) -> tuple[Champion | None, str] | None:
         """The champion and what stands in the way of comparing with it.
 
-        Without its configuration where this study could not build that.
+        Without its configuration where this study could not build that. None while it is being
+        looked up, for half a minute from the first question on.
         """
-        for _ in range(CHAMPION_SECONDS):
-            if self._found.wait(1.0) or self._tracker.trouble:
-                break
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
         if not self._found.is_set():
+            waited = time.monotonic() - self._asked_at
+            if waited < CHAMPION_SECONDS and not self._tracker.trouble:
+                return None
             return None, "MLflow was not reached, so that it is not known whether there is one"
         champion = self._champion
         if champion is not None and not _builds(self._launch.space, champion):
@@ -196,7 +212,7 @@ def _builds(space: Space, champion: Champion) -> bool:
 def conduct(
     launch: Launch, director: Director, ledger: Ledger, tracker: Tracker, view: View
 ) -> None:
-    """Runs a director's jobs to their end; a study that breaks off is recorded as failed.
+    """Runs a director's jobs to their end, or records how the study broke off.
 
     Raises:
         Whatever ended it before its end.
@@ -208,14 +224,19 @@ def conduct(
             _run(launch, director)
     except BaseException as error:
         reason = _reason(error)
-        by_hand = reason in ("interrupted", "terminated")
+        by_hand = isinstance(error, KeyboardInterrupt)
         with suppress(Exception):  # the study's own error is the one to tell
             director.close_open_trials(reason if by_hand else "the study ended before it")
             ledger.end_study(name, State.INTERRUPTED if by_hand else State.FAILED, reason, now_ms())
         with suppress(Exception):
-            tracker.close(DELIVERY_SECONDS)
+            tracker.close(_leaving_seconds() if by_hand else DELIVERY_SECONDS)
             tracker.finish("KILLED" if by_hand else "FAILED", now_ms(), as_line(reason))
         raise
+
+
+def _leaving_seconds() -> float:
+    """Less for who asked twice."""
+    return LEAVING_SECONDS if len(INTERRUPTIONS.received) < 2 else 1.0
 
 
 def _run(launch: Launch, director: Director) -> None:
@@ -232,7 +253,7 @@ def _run(launch: Launch, director: Director) -> None:
         )
     except KeyboardInterrupt:
         # Once the outcome stands, an interruption costs figures only.
-        if not director.is_settled():
+        if not director.is_settled() or len(INTERRUPTIONS.received) > 1:
             raise
     if not director.is_settled():
         raise KeyboardInterrupt
@@ -265,6 +286,9 @@ def recommend_again(
         recommendation = explained(candidates, criteria, VALIDATION_FRACTION)
     except StudyFailed as error:
         raise ConfigError(f"Study {name}: no recommendation can be made. {error}") from None
+    if outcome.get("cut"):
+        summary = f"{recommendation.summary} {outcome['cut']}"
+        recommendation = replace(recommendation, summary=summary)
     return recommendation, outcome.get("recommended", "")
 
 
@@ -343,7 +367,8 @@ def _finish(
     if tracker.run_id:
         try:
             unjudged = str(refusal or "Search only: nothing was confirmed.")
-            note = as_line(verdict.sentence if verdict else unjudged)
+            told = [verdict.sentence if verdict else unjudged, director.cut]
+            note = as_line(" ".join(told).strip())
             note += f"\n\n[The report]({_artifact_link(tracker)}) has the reasons."
             metrics = {"best_val_accuracy": director.progress.best or 0.0}
             status = "FAILED" if refusal else "FINISHED"
@@ -355,7 +380,9 @@ def _finish(
         ledger.end_study(name, State.FAILED, str(refusal), now_ms())
     else:
         ledger.end_study(name, State.COMPLETED, None, now_ms())
-    return Outcome(name, recommendation, verdict, html, model, model_file, trouble, refusal)
+    return Outcome(
+        name, recommendation, verdict, html, model, model_file, trouble, refusal, director.cut
+    )
 
 
 def _artifact_link(tracker: Tracker) -> str:
@@ -434,7 +461,5 @@ def _register(
 
 def _reason(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
-        return "interrupted"
-    if isinstance(error, SystemExit):
-        return "terminated"
+        return INTERRUPTED
     return str(error) if isinstance(error, PodiumError) else one_line(error)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +21,7 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
 # Tune's snapshots are never read: the ledger is the state that survives.
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "1000000000")
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 TOKEN_PATH = Path(os.environ.get("RAY_AUTH_TOKEN_PATH") or Path.home() / ".ray" / "auth_token")
 if "RAY_AUTH_TOKEN" in os.environ or TOKEN_PATH.is_file():
     # Ray turns tokens on when it starts a cluster, but joins one without unless it is told.
@@ -35,7 +39,8 @@ from ray.tune.search import Searcher
 
 from search.credentials import hidden, is_secret
 from search.data import TrainingData
-from search.records import ConfigError, Job, StudyFailed, WorkerReport
+from search.interruption import INTERRUPTIONS
+from search.records import Assignment, ConfigError, Job, StudyFailed, WorkerReport
 from search.space import SpaceSource
 
 if TYPE_CHECKING:
@@ -43,6 +48,8 @@ if TYPE_CHECKING:
 
 CONNECT_SECONDS = 4.0
 HEALTH_SECONDS = 8.0
+SAVE_SECONDS = 10.0
+"""So long a worker may take for a checkpoint that it is asked for."""
 REPORT = "report"
 WATCH_SECONDS = 1.0
 VITAL = {"gcs_server", "raylet"}
@@ -60,12 +67,24 @@ class Director(Protocol):
         """Whether there will be no more jobs."""
         ...
 
+    def on_start(self, job: Job) -> None:
+        """Takes note that a worker has taken the job up."""
+        ...
+
     def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Takes note of a report; returns whether the job goes on."""
         ...
 
-    def on_crash(self, job: Job, reason: str) -> None:
-        """Takes note that the worker of this job died."""
+    def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
+        """Takes note that the worker of this job died, and whether to try once more helps."""
+        ...
+
+    def overdue(self) -> Sequence[Job]:
+        """Jobs that were given up because their workers do not report; these are replaced."""
+        ...
+
+    def interrupt(self) -> float:
+        """Takes note that there will be no more jobs; for how many seconds running ones go on."""
         ...
 
 
@@ -142,11 +161,15 @@ def join_cluster(address: str | None) -> Cluster:
     try:
         with _on_loopback(options["address"] == "local"):
             ray.init(**options)
+    except SystemExit:  # of Ray's own handler of SIGTERM, while it starts
+        INTERRUPTIONS.received.append(signal.SIGTERM)
+        raise KeyboardInterrupt from None
     except Exception as error:  # noqa: BLE001 - Ray raises plain ones when it is slow to start
         where = f"Ray at {address!r}" if address else "Ray did not start on this machine"
         raise ConfigError(
             f"{where}: {_one_line(error)}. Where the machine is busy, try once more."
         ) from None
+    INTERRUPTIONS.listen()
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     nodes = tuple((int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources)
     return Cluster(nodes, address or "local")
@@ -154,7 +177,8 @@ def join_cluster(address: str | None) -> Cluster:
 
 def leave_cluster() -> None:
     """Leaves the cluster; one that was started here stops."""
-    ray.shutdown()
+    with INTERRUPTIONS.deferred():
+        ray.shutdown()
 
 
 @contextmanager
@@ -237,6 +261,9 @@ class _Trial(tune.Trainable):  # type: ignore[misc]
     def step(self) -> dict[str, Any]:
         return {REPORT: self._worker.step()}
 
+    def checkpoint(self) -> bytes | None:
+        return self._worker.checkpoint()
+
 
 class _Bridge:
     """Carries calls between Tune's hooks and the director, and an exception out of Tune's loop."""
@@ -245,7 +272,9 @@ class _Bridge:
         self.director = director
         self.concurrent = concurrent
         self.jobs: dict[str, Job] = {}
+        self.started: dict[str, Any] = {}  # Tune's trials, once a worker has taken them up
         self.failure: BaseException | None = None
+        self._until: float | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its searcher into a file that nobody reads."""
@@ -261,6 +290,67 @@ class _Bridge:
             self.failure = error
             return otherwise
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the study is to be interrupted."""
+        return self._until is not None
+
+    def tick(self) -> None:
+        """What has to be seen to several times a second.
+
+        Raises:
+            KeyboardInterrupt: the study was interrupted, and nothing is to be waited for.
+        """
+        asked = len(INTERRUPTIONS.received)
+        if asked and self._until is None:
+            self._until = time.monotonic() + self.guarded(self.director.interrupt, 0.0)
+        if self._until is not None and (
+            asked > 1 or not self.started or time.monotonic() >= self._until
+        ):
+            raise KeyboardInterrupt
+        for job in self.guarded(self.director.overdue, ()):
+            self._replace_worker(job)
+
+    def start(self, trial: Any) -> None:
+        """A worker has taken a trial up."""
+        self.started[trial.trial_id] = trial
+        job = self.jobs[trial.trial_id]
+        self.guarded(lambda: self.director.on_start(job), None)
+
+    def end(self, trial_id: str) -> None:
+        """A trial is over, for Tune."""
+        self.jobs.pop(trial_id, None)
+        self.started.pop(trial_id, None)
+
+    def hear(self, trial: Any, report: WorkerReport) -> bool:
+        """Passes a report on; returns whether its job goes on."""
+        job = self.jobs[trial.trial_id]
+        if self.is_stopping:
+            report = _with_checkpoint(trial, report)
+        go_on = self.guarded(lambda: self.director.on_report(job, report), False)
+        at_rung = report.totals is not None
+        return bool(go_on) and not (self.is_stopping and at_rung)
+
+    def _replace_worker(self, job: Job) -> None:
+        for trial_id, trial in self.started.items():
+            actor = trial.temporary_state.ray_actor
+            if self.jobs[trial_id] is job and actor is not None:
+                ray.kill(actor)
+
+
+def _with_checkpoint(trial: Any, report: WorkerReport) -> WorkerReport:
+    """The report with a checkpoint after its last epoch, if its trial goes on from there.
+
+    Its worker has nothing to do until the report was heard, so that it answers soon.
+    """
+    if report.final or report.checkpoint is not None or not report.epochs:
+        return report
+    try:
+        asked = trial.temporary_state.ray_actor.checkpoint.remote()
+        return replace(report, checkpoint=ray.get(asked, timeout=SAVE_SECONDS))
+    except ray.exceptions.RayError:  # what was saved before stands
+        return report
+
 
 class _Searcher(Searcher):  # type: ignore[misc]
     def __init__(self, bridge: _Bridge, context: ray.ObjectRef[Any]) -> None:
@@ -269,9 +359,10 @@ class _Searcher(Searcher):  # type: ignore[misc]
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         bridge = self._bridge
+        bridge.tick()
         if bridge.guarded(bridge.director.is_finished, True):
             return str(Searcher.FINISHED)
-        if len(bridge.jobs) >= bridge.concurrent:
+        if bridge.is_stopping or len(bridge.jobs) >= bridge.concurrent:
             return None
         job = bridge.guarded(bridge.director.next_job, None)
         if job is None:
@@ -282,7 +373,7 @@ class _Searcher(Searcher):  # type: ignore[misc]
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        self._bridge.jobs.pop(trial_id, None)
+        self._bridge.end(trial_id)
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: there is no state here."""
@@ -295,46 +386,93 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
     def __init__(self, bridge: _Bridge) -> None:
         super().__init__()
         self._bridge = bridge
-        self._keeps_actors = False
+        self._is_prepared = False
 
     def on_trial_add(self, tune_controller: Any, trial: Any) -> None:
+        if self._is_prepared:
+            return
+        self._is_prepared = True
+        controller = tune_controller._tune_controller
         # Tune keeps an idle process only for a trial that is already waiting for it, and would
         # let all but one go whenever the searcher has to wait, as between search and confirmation.
-        if not self._keeps_actors:
-            cache = tune_controller._tune_controller._actor_cache
-            cache.increase_max(trial.placement_group_factory, self._bridge.concurrent)
-            self._keeps_actors = True
+        cache = controller._actor_cache
+        cache.increase_max(trial.placement_group_factory, self._bridge.concurrent)
+        # It ends the whole experiment when Ray kills a process for want of memory.
+        manager = controller._actor_manager
+        manager._actor_task_failed = _with_lack_of_memory(manager._actor_task_failed)
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        bridge = self._bridge
-        job, report = bridge.jobs[trial.trial_id], result[REPORT]
-        go_on = bridge.guarded(lambda: bridge.director.on_report(job, report), False)
+        go_on = self._bridge.hear(trial, result[REPORT])
         return str(TrialScheduler.CONTINUE if go_on else TrialScheduler.STOP)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         bridge = self._bridge
         job = bridge.jobs.get(trial.trial_id)
         if job is not None:
-            reason = f"the worker failed: {_cause_of_death(trial)}"
-            bridge.guarded(lambda: bridge.director.on_crash(job, reason), None)
+            text = _error_of(trial)
+            needed, reason = _memory_needed(text), f"the worker failed: {_cause_of_death(text)}"
+            if needed is not None:
+                what = job.config.summary if isinstance(job, Assignment) else "the process"
+                reason = f"out of memory: {what} {needed}"
+            bridge.guarded(
+                lambda: bridge.director.on_crash(job, reason, retry=needed is None), None
+            )
 
 
-def _cause_of_death(trial: Any) -> str:
-    """What Tune wrote of the trial's error, from where Ray gets to the point."""
+def _with_lack_of_memory(fail: Callable[..., None]) -> Callable[..., None]:
+    """The same for a process that Ray killed for want of memory as for one that died."""
+
+    def failed(tracked_actor_task: Any, exception: Exception) -> None:
+        if isinstance(exception, ray.exceptions.OutOfMemoryError):
+            exception = ray.exceptions.RayActorError(error_msg=str(exception))
+        fail(tracked_actor_task, exception)
+
+    return failed
+
+
+def _error_of(trial: Any) -> str:
+    """What Tune wrote of it."""
     try:
-        lines = Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()
+        return Path(trial.error_file).read_text(encoding="utf-8")
     except (OSError, TypeError):
-        return "Ray gave no reason"
+        return ""
+
+
+def _cause_of_death(text: str) -> str:
+    """Of what Tune wrote of a trial's error, from where Ray gets to the point."""
+    lines = text.strip().splitlines()
     causes = [line for line in lines if line.startswith("The actor is dead because ")]
     return _one_line((causes or lines or ["Ray gave no reason"])[-1])
 
 
-class _Forget(Callback):  # type: ignore[misc]
-    """Takes reports, and the models in them, out of Tune's memory once they were passed on."""
+def _memory_needed(text: str) -> str | None:
+    """What a process had that Ray killed for want of memory; None where it died otherwise."""
+    machine = re.search(r"low on memory.* was ([\d.]+)GB used / ([\d.]+)GB", text, re.DOTALL)
+    if machine is None:
+        return None
+    had = max(map(float, re.findall(r"memory used=([\d.]+)GB", text)), default=0.0)
+    return (
+        f"needed more than the {had:g} GB that its process had: {machine[1]} of the machine's "
+        f"{machine[2]} GB were in use"
+    )
+
+
+class _Loop(Callback):  # type: ignore[misc]
+    """What else Tune's loop tells."""
+
+    def __init__(self, bridge: _Bridge) -> None:
+        self._bridge = bridge
+
+    def on_step_begin(self, iteration: int, trials: Any, **info: Any) -> None:
+        self._bridge.tick()
+
+    def on_trial_start(self, iteration: int, trials: Any, trial: Any, **info: Any) -> None:
+        self._bridge.start(trial)
 
     def on_trial_result(
         self, iteration: int, trials: Any, trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        # Else Tune would keep the reports, and the models in them.
         result.pop(REPORT, None)
 
 
@@ -393,6 +531,8 @@ def run_experiment(
         folder: for what Tune writes; disposable.
 
     Raises:
+        KeyboardInterrupt: after Ctrl-C or SIGTERM, once, when each running job has reached a rung
+            or its time for that is over; every trial has left a checkpoint. Twice: at once.
         Whatever the director raises.
     """
     os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(concurrent)
@@ -418,13 +558,13 @@ def run_experiment(
         run_config=tune.RunConfig(
             name="tune",
             storage_path=str(folder.resolve()),
-            callbacks=[_Forget()],
+            callbacks=[_Loop(bridge)],
             failure_config=tune.FailureConfig(max_failures=0),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
-    with _watched(folder.name):
+    with _watched(folder.name), INTERRUPTIONS.deferred():
         tuner.fit()
     if bridge.failure is not None:
         raise bridge.failure

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import os
+import re
+import resource
+import sys
 import tempfile
 import time
 import traceback
@@ -15,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from search.backend import keras
+from search.backend import keras, tf
 from search.costs import measure_costs
 from search.data import TrainingData
 from search.inspection import inspect
@@ -89,7 +93,7 @@ class Worker:
                 return WorkerReport(os.getpid(), final=True, inspected=inspected)
             raise TrialFailed("no job was given.")
         except Exception as error:  # noqa: BLE001 - the boundary that turns failures into records
-            return WorkerReport(os.getpid(), final=True, failure=_reason(error))
+            return WorkerReport(os.getpid(), final=True, failure=_reason(error, self._job))
 
     def _train(self, job: Assignment) -> WorkerReport:
         report = WorkerReport(os.getpid())
@@ -115,8 +119,12 @@ class Worker:
                 model = run.saved_model() if job.keep_model else None
                 report = replace(report, final=True, model=model)
         except Exception as error:  # noqa: BLE001 - what was measured before it is kept
-            report = replace(report, final=True, failure=_reason(error))
+            report = replace(report, final=True, failure=_reason(error, job))
         return report
+
+    def checkpoint(self) -> bytes | None:
+        """Of the trial that is under way, between two steps; None where there is none."""
+        return None if self._run is None or self._run.is_over else self._run.checkpoint()
 
     def _begun(self, job: Assignment) -> TrainingRun:
         """The job's run, from its checkpoint; from the start where that is of no use."""
@@ -230,11 +238,33 @@ def _zipped(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, job: Job | None) -> str:
     if isinstance(error, TrialFailed):
         return str(error)
+    if isinstance(error, MemoryError | tf.errors.ResourceExhaustedError):
+        what = job.config.summary if isinstance(job, Assignment) else "the process"
+        return f"out of memory: {what} needed {_memory_needed(str(error))}"
     # A user's own code is what can be mended: its line, if it is among the frames.
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not {"site-packages", "search"} & set(Path(f.filename).parts)]
     where = f" ({Path(own[-1].filename).name} line {own[-1].lineno})" if own else ""
     return f"{one_line(error)}{where}"
+
+
+def _memory_needed(message: str) -> str:
+    """What TensorFlow or NumPy could not allocate, or else what the process had by then."""
+    tensor = re.search(r"tensor with shape\s*\[([\d,]+)\] and type (\w+)", message)
+    if tensor is not None:
+        shape = [int(size) for size in tensor[1].split(",")]
+        size = math.prod(shape) * getattr(tf.dtypes, tensor[2], tf.float32).size
+        return f"{_gigabytes(size)} for one tensor, {'x'.join(map(str, shape))} {tensor[2]}"
+    array = re.search(r"allocate ([\d.]+ \w+) for an array", message)
+    if array is not None:
+        return f"{array[1]} for one array"
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return f"more than the {_gigabytes(peak)} that its process had"
+
+
+def _gigabytes(size: float) -> str:
+    return f"{size / 1e9:.3g} GB"

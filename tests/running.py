@@ -57,7 +57,8 @@ def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-u", "-c", LAUNCHER, *words],
         cwd=folder,
-        env={**inherited, "COLUMNS": "200", **variables},
+        # This tree, also where another one is installed.
+        env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -173,3 +173,24 @@ def test_a_registry_that_fails_is_told_and_no_exception() -> None:
     champion, trouble = lookup.result()
     assert champion is None
     assert "could not be looked up" in trouble
+
+
+def test_a_study_waits_half_a_minute_for_a_champion_and_does_other_things_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tracker, clock = Quiet(), SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr("search.study.time", SimpleNamespace(monotonic=lambda: clock.now))
+    monkeypatch.setattr(tracker, "trouble", None)
+    slow, answered = make_lookup(tracker), make_lookup(tracker)
+    assert slow.result() is None
+    clock.now += 29.9
+    assert slow.result() is None
+    clock.now += 0.1
+    assert slow.result() == (
+        None,
+        "MLflow was not reached, so that it is not known whether there is one",
+    )
+    assert answered.result() is None
+    monkeypatch.setattr("search.study.find_champion", lambda *_: None)
+    tracker.on_reached(SimpleNamespace())
+    assert answered.result() == (None, "")

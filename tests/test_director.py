@@ -15,6 +15,7 @@ from sqlalchemy import text
 from search.data import LoadedData, load
 from search.director import HOPELESS_AFTER, VERDICT, StudyDirector
 from search.ledger import Ledger
+from search.limits import CLOSING_SECONDS, PATIENCE_SECONDS
 from search.records import (
     Assignment,
     Champion,
@@ -63,6 +64,7 @@ def make(data: LoadedData, ledger: Ledger) -> Make:
         champion: Champion | None = None,
         store: TrialStore | None = None,
         again: bool = False,
+        clock: Callable[[], float] = lambda: 0.0,
         **values: object,
     ) -> StudyDirector:
         settings = StudySettings.model_validate(
@@ -83,6 +85,8 @@ def make(data: LoadedData, ledger: Ledger) -> Make:
             notify=lambda: None,
             champion=lambda: (champion, ""),
             store=store,
+            concurrent=2,
+            clock=clock,
         )
 
     return build
@@ -92,6 +96,14 @@ def _report(epoch: int, accuracy: float, final: bool, **more: object) -> WorkerR
     item = EpochReport(epoch, 1.0, 0.5, 1.0, accuracy, 0.1, 100.0, epoch)
     totals = make_totals(best_epoch=epoch, val_accuracy=accuracy)
     return WorkerReport(1, (item,), totals=totals, final=final, **more)  # type: ignore[arg-type]
+
+
+def _crash(director: StudyDirector, job: Job, reason: str) -> None:
+    """Kills the job's worker, and those that it is given to after that, until it is given up."""
+    for _ in range(2):
+        director.on_crash(job, reason)
+        assert director.next_job() is job
+    director.on_crash(job, reason)
 
 
 def _finish(director: StudyDirector, job: Assignment, accuracy: float) -> None:
@@ -559,7 +571,7 @@ def test_a_study_stands_without_a_look_into_its_model(
     if how == "fails":
         assert not director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
     else:
-        director.on_crash(job, "out of memory")
+        _crash(director, job, "out of memory")
     assert director.is_finished()
     assert director.inspection_failure == "out of memory"
     assert director.inspected is None
@@ -613,8 +625,7 @@ def test_an_inspection_is_no_trial_of_the_ledger(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     director = make()
-    before = _until_inspection(director, data)
-    director.on_crash(before, "killed")
+    _crash(director, _until_inspection(director, data), "killed")
     assert {t.state for t in ledger.trials("s")} == {State.COMPLETED}
     assert len(ledger.trials("s")) == 6 + 3 * 2
 
@@ -684,7 +695,7 @@ def test_a_study_stands_without_costs(
     if how == "fails":
         assert not director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
     else:
-        director.on_crash(job, "out of memory")
+        _crash(director, job, "out of memory")
     _run(director, data, lambda job: 0.5)
     assert director.verdict is not None
     assert ledger.costs("s") == {}
@@ -944,3 +955,310 @@ def test_a_confirmed_model_that_is_lost_is_trained_again(
     confirmed = [t for t in ledger.trials("s") if t.phase is Phase.CONFIRM]
     assert len(confirmed) == 12
     assert resumed.verdict is not None
+
+
+# Limits: time, memory, and processes that die
+
+
+class Clock:
+    """Stands still unless it is told otherwise."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def _begin(director: StudyDirector) -> Assignment:
+    """The next trial, taken up by a worker."""
+    job = director.next_job()
+    assert isinstance(job, Assignment)
+    director.on_start(job)
+    return job
+
+
+def test_a_trial_that_takes_too_long_fails_and_what_it_reported_stays(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, trial_timeout=60)
+    job = _begin(director)
+    clock.now += 59
+    assert director.on_report(job, _report(2, 0.9, False))
+    clock.now += 1
+    assert not director.on_report(job, _report(3, 0.91, False))
+    [trial] = ledger.trials("s")
+    assert trial.state is State.FAILED
+    assert trial.reason == "it took longer than --trial-timeout 60 s"
+    assert [item.epoch for item in ledger.epochs("s", 0)] == [2, 3]
+    _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert director.verdict is not None
+
+
+def test_the_time_of_a_trial_is_that_of_all_its_attempts_and_not_the_wait_for_a_worker(
+    make: Make, ledger: Ledger
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, trial_timeout=60)
+    job = director.next_job()
+    assert isinstance(job, Assignment)
+    clock.now += 500
+    director.on_start(job)
+    clock.now += 40
+    director.on_crash(job, "killed")
+    clock.now += 500
+    again = _begin(director)
+    clock.now += 19
+    assert director.on_report(again, _report(2, 0.9, False))
+    clock.now += 1
+    assert not director.on_report(again, _report(3, 0.9, False))
+    assert ledger.trials("s")[0].state is State.FAILED
+
+
+def test_a_trial_whose_worker_says_nothing_is_given_up_and_its_worker_replaced(
+    make: Make, ledger: Ledger
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, trial_timeout=60)
+    job, other = _begin(director), _begin(director)
+    clock.now += 60
+    assert not director.on_report(other, _report(6, 0.9, True)), "it was just ready"
+    clock.now += PATIENCE_SECONDS - 0.1
+    assert director.overdue() == []
+    clock.now += 0.1
+    assert director.overdue() == [job]
+    assert director.overdue() == []
+    first, second = ledger.trials("s")
+    assert (first.state, second.state) == (State.FAILED, State.COMPLETED)
+    assert "--trial-timeout 60 s; its process sent no report and was replaced" in str(first.reason)
+    director.on_crash(job, "killed")
+    assert not director.on_report(job, _report(6, 0.99, True)), "too late"
+    assert ledger.trials("s")[0].reason == first.reason
+    assert _begin(director).number == 2
+
+
+def test_a_confirmation_that_takes_too_long_is_no_candidate(make: Make, data: LoadedData) -> None:
+    clock = Clock()
+    director = make(clock=clock, trial_timeout=60)
+    slow = ""
+    while not director.is_finished():
+        job = director.next_job()
+        if not isinstance(job, Assignment):
+            if job is not None:
+                _answer(director, job, data)
+            continue
+        director.on_start(job)
+        own = job.config != SPACE.baseline_config()
+        if job.phase is Phase.CONFIRM and own and not slow:
+            slow = job.config.config_id
+            clock.now += 60
+            assert not director.on_report(job, _report(1, 0.9, False))
+        else:
+            _finish(director, job, 0.5 + job.number / 100)
+    assert director.recommendation is not None
+    assert slow not in {r.candidate.config.config_id for r in director.recommendation.ranked}
+
+
+def _timed(
+    director: StudyDirector, data: LoadedData, clock: Clock, seconds: float
+) -> list[Assignment]:
+    """As `_run`, each trial as long as its totals say."""
+    jobs = []
+    while not director.is_finished():
+        job = director.next_job()
+        if isinstance(job, Assignment):
+            jobs.append(job)
+            director.on_start(job)
+            clock.now += seconds
+            model = b"model" if job.keep_model else None
+            report = _report(job.max_epochs, 0.5 + job.number / 100, True, model=model)
+            totals = dataclasses.replace(report.totals, wall_seconds=seconds)
+            director.on_report(job, replace(report, totals=totals))
+        elif job is not None:
+            _answer(director, job, data)
+    return jobs
+
+
+def test_a_time_budget_ends_the_search_so_that_the_confirmation_fits_in(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, trials=50, time_budget=400)
+    jobs = _timed(director, data, clock, 20.0)
+    searched = [job for job in jobs if job.phase is Phase.SEARCH]
+    # Three candidates on two seeds, 20 s each, on two workers, and 10 s for the rest.
+    needed = 3 * 2 * 20 / 2 + CLOSING_SECONDS
+    assert 20 * (len(searched) - 1) + needed < 400 <= 20 * len(searched) + needed
+    assert len(jobs) == len(searched) + 3 * 2
+    assert director.verdict is not None
+    assert director.recommendation is not None
+    said = f"The time budget of 400 s ended the search early: {len(searched)} of 50 trials"
+    assert said in director.recommendation.summary
+    study = ledger.study("s")
+    assert study is not None
+    assert study.outcome is not None
+    assert said in study.outcome["summary"]
+    assert director.progress.search_total == len(searched)
+
+
+def test_without_a_budget_or_with_enough_of_it_nothing_is_cut(make: Make, data: LoadedData) -> None:
+    clock = Clock()
+    director = make(clock=clock, time_budget=10_000)
+    jobs = _timed(director, data, clock, 20.0)
+    assert sum(job.phase is Phase.SEARCH for job in jobs) == 6
+    assert director.cut == ""
+    assert director.recommendation is not None
+    assert "budget" not in director.recommendation.summary
+
+
+def test_when_the_budget_is_used_up_running_trials_stop_at_their_next_report(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, time_budget=100)
+    first, second = _begin(director), _begin(director)
+    assert director.on_report(first, _report(2, 0.9, False))
+    clock.now += 100
+    assert not director.on_report(first, _report(3, 0.91, False))
+    waiting = director.next_job()
+    assert isinstance(waiting, Assignment)
+    assert waiting.phase is Phase.CONFIRM, "the baseline, while the other one is waited for"
+    clock.now += PATIENCE_SECONDS
+    assert director.overdue() == [second]
+    reports = {t.number: (t.state, t.reason) for t in ledger.trials("s")}
+    stopped = State.STOPPED, "--time-budget 100 s was used up"
+    assert (reports[0], reports[1]) == (stopped, stopped)
+    _finish(director, waiting, 0.5)
+    _run(director, data, lambda job: 0.5 + job.number / 100)
+    assert director.recommendation is not None
+    candidates = {r.candidate.config.config_id for r in director.recommendation.ranked}
+    assert candidates == {first.config.config_id, SPACE.baseline_config().config_id}
+    assert "2 of 6 trials were begun, 2 of them stopped" in director.recommendation.summary
+
+
+def test_a_budget_that_was_too_small_for_any_result_ends_in_the_baseline(
+    make: Make, data: LoadedData
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, time_budget=5)
+    job = _begin(director)
+    clock.now += 5
+    assert not director.on_report(job, replace(_report(1, 0.9, False), totals=None))
+    _run(director, data, lambda job: 0.5)
+    assert director.recommendation is not None
+    assert director.recommendation.winner.is_baseline
+    assert director.verdict is not None
+    assert "1 of 6 trials" in director.recommendation.summary
+
+
+def test_a_search_only_ends_with_its_budget(make: Make, data: LoadedData) -> None:
+    clock = Clock()
+    director = make(clock=clock, trials=50, finalists=0, time_budget=100)
+    assert len(_timed(director, data, clock, 20.0)) == 5
+    assert director.is_settled()
+    assert "5 of 50 trials" in director.cut
+
+
+def test_time_before_an_interruption_counts_and_the_pause_does_not(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, trials=50, finalists=0, time_budget=100)
+    for _ in range(4):
+        job = _begin(director)
+        clock.now += 20
+        report = _report(job.max_epochs, 0.5, True)
+        totals = dataclasses.replace(report.totals, wall_seconds=20.0)
+        director.on_report(job, replace(report, totals=totals))
+    clock.now += 100_000
+    values = {"trials": 50, "finalists": 0, "time_budget": 100}
+    resumed = make(clock=clock, store=store, again=True, **values)
+    resumed.restore()
+    # Two workers share the 80 s: 40 s are spent, so that three more trials fit in.
+    assert len(_timed(resumed, data, clock, 20.0)) == 3
+
+
+def test_a_search_that_was_cut_stays_cut_until_the_budget_is_raised(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, time_budget=100)
+    first, _ = _begin(director), _begin(director)
+    assert director.on_report(first, _report(2, 0.9, False))
+    clock.now += 100
+    assert not director.on_report(first, _report(3, 0.91, False))
+    director.close_open_trials("interrupted")
+    resumed = make(clock=clock, store=store, again=True, time_budget=100)
+    resumed.restore()
+    jobs = _run(resumed, data, lambda job: 0.5 + job.number / 100)
+    assert {job.phase for job in jobs} == {Phase.CONFIRM}
+    assert "2 of 6 trials" in resumed.cut
+    longer = make(clock=clock, store=store, again=True, time_budget=10_000)
+    longer.restore()
+    jobs = _run(longer, data, lambda job: 0.5 + job.number / 100)
+    assert sum(job.phase is Phase.SEARCH for job in jobs) == 4
+    assert longer.cut == ""
+    assert longer.verdict is not None
+
+
+def test_what_ran_out_of_memory_is_not_tried_again(make: Make, ledger: Ledger) -> None:
+    director = make()
+    job = _begin(director)
+    director.on_crash(job, "out of memory: dense 9 needed 9 GB", retry=False)
+    [trial] = ledger.trials("s")
+    assert (trial.state, trial.reason) == (State.FAILED, "out of memory: dense 9 needed 9 GB")
+    assert _begin(director).number == 1
+
+
+def test_an_examination_whose_worker_died_is_done_again_and_is_still_one_look(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    examination = _until(director, data, Examination)
+    director.on_crash(examination, "killed")
+    assert director.next_job() is examination
+    director.on_crash(examination, "killed")
+    assert director.next_job() is examination
+    _answer(director, examination, data)
+    assert director.verdict is not None
+    assert len(ledger.openings(data.test.fingerprint)) == 1
+
+
+def test_an_examination_that_kills_every_worker_fails_the_study(
+    make: Make, data: LoadedData
+) -> None:
+    director = make(retries=1)
+    examination = _until(director, data, Examination)
+    director.on_crash(examination, "killed")
+    assert director.next_job() is examination
+    with pytest.raises(StudyFailed, match="examination on the test split failed: killed"):
+        director.on_crash(examination, "killed")
+
+
+@pytest.mark.parametrize("kind", [Timing, Inspection])
+def test_what_follows_the_confirmation_is_done_again_where_its_worker_died(
+    make: Make, data: LoadedData, kind: type[Job]
+) -> None:
+    director = make()
+    job = _until(director, data, kind)
+    director.on_crash(job, "killed")
+    assert director.next_job() is job
+    _answer(director, job, data)
+    _run(director, data, lambda job: 0.5)
+    assert (director.timing_failure, director.inspection_failure) == (None, None)
+
+
+def test_nothing_waits_while_the_champion_is_looked_up(make: Make, data: LoadedData) -> None:
+    director = make(trials=1)
+    answers = iter([None, None, (_make_champion(data), "")])
+    director._find_champion = lambda: next(answers)
+    _finish(director, _begin(director), 0.9)
+    baseline = [_begin(director), _begin(director)]
+    assert {job.config for job in baseline} == {SPACE.baseline_config()}
+    finalist = _begin(director)
+    assert finalist.config != SPACE.baseline_config()
+    for job in (*baseline, finalist):
+        _finish(director, job, 0.5)
+    _until(director, data, Examination)
+    assert director.champion == _make_champion(data)

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import http.server
+import inspect
 import json
 import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import ray
+from ray.air.execution._internal.actor_manager import RayActorManager
 
-from search.records import ConfigError
-from search.tuning import Cluster
+from search.interruption import Interruptions
+from search.records import ConfigError, Job, WorkerReport
+from search.tuning import (
+    Cluster,
+    _Bridge,
+    _memory_needed,
+    _Searcher,
+    _with_lack_of_memory,
+)
+from tests.builders import make_assignment, make_epoch, make_report, make_totals
 from tests.running import ROOT, podium, serving, start
 
 FAILING = """
@@ -136,7 +149,7 @@ def test_an_interrupted_study_closes_its_trials_and_says_what_to_do(tmp_path: Pa
         while "2 running" not in process.stdout.readline():
             assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 130
@@ -170,3 +183,175 @@ def test_as_many_trials_run_at_once_as_fit_on_the_machines(
 def test_a_trial_that_needs_what_no_one_machine_has_is_refused() -> None:
     with pytest.raises(ConfigError, match="both 8 CPUs and 1 GPUs"):
         Cluster(((8, 0), (2, 1)), "test").concurrency(None, 8, 1.0)
+
+
+# What an interruption does inside Tune's loop, without Ray
+
+
+class Talk:
+    """A director that has endless trials and remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.handed_out: list[Job] = []
+        self.reports: list[WorkerReport] = []
+        self.interrupted = 0
+
+    def next_job(self) -> Job | None:
+        self.handed_out.append(make_assignment(len(self.handed_out)))
+        return self.handed_out[-1]
+
+    def is_finished(self) -> bool:
+        return False
+
+    def on_start(self, job: Job) -> None:
+        pass
+
+    def on_report(self, job: Job, report: WorkerReport) -> bool:
+        self.reports.append(report)
+        return True
+
+    def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
+        raise AssertionError(reason)
+
+    def overdue(self) -> list[Job]:
+        return []
+
+    def interrupt(self) -> float:
+        self.interrupted += 1
+        return 20.0
+
+
+class Actor:
+    """Answers for the checkpoint as Ray's handle of a worker does."""
+
+    def __init__(self) -> None:
+        self.checkpoint = SimpleNamespace(remote=lambda: b"asked for")
+
+
+class Loop:
+    """Two trials under way, a clock, and signals that nobody sent."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.signals, self.talk = 0.0, Interruptions(), Talk()
+        monkeypatch.setattr("search.tuning.INTERRUPTIONS", self.signals)
+        clock = SimpleNamespace(monotonic=lambda: self.now)
+        monkeypatch.setattr("search.tuning.time", clock)
+        monkeypatch.setattr(ray, "put", lambda value: value)
+        monkeypatch.setattr(ray, "get", lambda value, timeout: value)
+        self.bridge = _Bridge(self.talk, 3)
+        self.searcher = _Searcher(self.bridge, None)
+        self.trials = [self._trial(name) for name in ("a", "b")]
+        for trial in self.trials:
+            assert self.searcher.suggest(trial.trial_id)
+            self.bridge.start(trial)
+
+    def _trial(self, name: str) -> Any:
+        return SimpleNamespace(trial_id=name, temporary_state=SimpleNamespace(ray_actor=Actor()))
+
+    def hear(self, index: int, **values: Any) -> bool:
+        """A report of a trial, as Tune passes it on; one that does not go on is over."""
+        trial = self.trials[index]
+        go_on = self.bridge.hear(trial, make_report(make_epoch(1), **values))
+        if not go_on:
+            self.searcher.on_trial_complete(trial.trial_id)
+        return go_on
+
+
+@pytest.fixture
+def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
+    return Loop(monkeypatch)
+
+
+def test_after_a_signal_nothing_is_begun_and_trials_go_on_to_their_next_rung(loop: Loop) -> None:
+    loop.signals.received.append(signal.SIGINT)
+    loop.bridge.tick()
+    assert loop.searcher.suggest("c") is None
+    assert len(loop.talk.handed_out) == 2
+    assert loop.hear(0), "not at a rung"
+    assert not loop.hear(0, totals=make_totals(), checkpoint=b"of the rung")
+    loop.bridge.tick()
+    assert not loop.hear(1, totals=make_totals(), checkpoint=b"of the rung")
+    with pytest.raises(KeyboardInterrupt):
+        loop.bridge.tick()
+    assert loop.talk.interrupted == 1
+    assert [r.checkpoint for r in loop.talk.reports] == [b"asked for"] + [b"of the rung"] * 2
+
+
+def test_a_trial_without_a_rung_is_waited_for_20_s(loop: Loop) -> None:
+    loop.signals.received.append(signal.SIGTERM)
+    loop.bridge.tick()
+    loop.now += 19.9
+    assert loop.hear(0)
+    loop.bridge.tick()
+    loop.now += 0.1
+    with pytest.raises(KeyboardInterrupt):
+        loop.bridge.tick()
+
+
+def test_a_second_signal_waits_for_nothing(loop: Loop) -> None:
+    loop.signals.received += [signal.SIGINT, signal.SIGINT]
+    with pytest.raises(KeyboardInterrupt):
+        loop.bridge.tick()
+
+
+def test_a_trial_that_no_worker_has_taken_up_yet_is_not_waited_for(loop: Loop) -> None:
+    for trial in loop.trials:
+        loop.searcher.on_trial_complete(trial.trial_id)
+    assert loop.searcher.suggest("c")
+    loop.signals.received.append(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        loop.bridge.tick()
+
+
+def test_without_a_signal_no_checkpoint_is_asked_for(loop: Loop) -> None:
+    loop.bridge.tick()
+    assert loop.hear(0, totals=make_totals())
+    assert loop.talk.reports[0].checkpoint is None
+    assert loop.searcher.suggest("c")
+
+
+def test_a_worker_that_cannot_save_any_more_leaves_its_last_checkpoint(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def dead(value: object, timeout: float) -> bytes:
+        raise ray.exceptions.RayActorError
+
+    monkeypatch.setattr(ray, "get", dead)
+    loop.signals.received.append(signal.SIGINT)
+    loop.bridge.tick()
+    assert loop.hear(0)
+    assert loop.talk.reports[0].checkpoint is None
+
+
+# Processes that Ray kills for want of memory
+
+KILLED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
+1 worker(s) were killed due to the node running low on memory. Memory on the node (IP: 192.0.2.2, \
+ID: 9c55) was 11.80GB used / 23.54GB limit (0.501369)
+OOM kill reason: Memory usage 13101936640B exceeded threshold of 13093228544B
+Considered workers: [
+Selected to kill: (Task: job ID=01000000, task name=_Trial.train, pid=30765, actual memory \
+used=3.06GB, worker ID=719d)
+]
+"""
+
+
+def test_a_process_that_was_killed_for_want_of_memory_says_what_it_had() -> None:
+    assert _memory_needed(KILLED) == (
+        "needed more than the 3.06 GB that its process had: 11.80 of the machine's 23.54 GB were "
+        "in use"
+    )
+    died = "The actor is dead because its worker process has died. Common causes: OOM killer"
+    assert _memory_needed(died) is None
+
+
+def test_tune_is_told_of_such_a_process_as_of_one_that_died() -> None:
+    """It takes no other errors of Ray than these, and would end the experiment."""
+    told: list[Exception] = []
+    failed = _with_lack_of_memory(lambda _, error: told.append(error))
+    theirs = inspect.signature(RayActorManager._actor_task_failed).parameters
+    assert list(theirs)[1:] == list(inspect.signature(failed).parameters), "Tune names them"
+    failed(None, ray.exceptions.OutOfMemoryError(KILLED))
+    failed(None, ray.exceptions.RayActorError(error_msg="died"))
+    assert [type(error) for error in told] == [ray.exceptions.RayActorError] * 2
+    assert [str(error) for error in told] == [KILLED, "died"]

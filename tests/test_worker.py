@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from dataclasses import replace
 from itertools import pairwise
@@ -99,10 +100,11 @@ def test_the_model_comes_with_the_last_report_where_it_is_asked_for(
 def test_epochs_that_were_measured_before_a_failure_are_reported(
     data: TrainingData, tmp_path: Path
 ) -> None:
-    (report,) = _all_reports(_worker(data, tmp_path, NO_SOFTMAX), _assignment(3, rungs=(3,)))
-    assert "softmax" in str(report.failure)
-    assert [item.epoch for item in report.epochs] == [1, 2, 3]
-    assert report.compiled
+    reports = _all_reports(_worker(data, tmp_path, NO_SOFTMAX), _assignment(3, rungs=(3,)))
+    assert "softmax" in str(reports[-1].failure)
+    assert reports[-1].epochs
+    assert [item.epoch for report in reports for item in report.epochs] == [1, 2, 3]
+    assert reports[0].compiled
 
 
 def test_a_model_that_cannot_be_loaded_again_fails_its_trial(
@@ -394,3 +396,45 @@ def test_a_trial_whose_checkpoint_is_of_no_use_begins_again(
 
 def _figures(epoch: EpochReport) -> tuple[float, ...]:
     return (epoch.epoch, epoch.train_loss, epoch.val_loss, epoch.val_accuracy)
+
+
+@pytest.mark.parametrize(
+    ("statement", "needed"),
+    [
+        (
+            "raise tf.errors.ResourceExhaustedError(None, None, 'Graph execution error: ' + 'x' * "
+            "500 + ' OOM when allocating tensor with shape[4000,250000] and type float on CPU')",
+            "4 GB for one tensor, 4000x250000 float",
+        ),
+        ("numpy.ones((10**7, 10**8))", "7.11 PiB for one array"),
+        ("raise MemoryError", "more than the [0-9.]+ GB that its process had"),
+    ],
+)
+def test_what_runs_out_of_memory_says_which_configuration_and_what_it_needed(
+    data: TrainingData, tmp_path: Path, statement: str, needed: str
+) -> None:
+    head = HEAD.replace("    import keras\n", "    import keras, numpy, tensorflow as tf\n")
+    worker = _worker(data, tmp_path, f"{head}    {statement}\n")
+    [report] = _all_reports(worker, _assignment(1))
+    expected = f"out of memory: dense 8, adam 0.001, batch 256 needed {needed}"
+    assert re.fullmatch(expected, str(report.failure)), report.failure
+    assert report.final
+
+
+def test_a_checkpoint_can_be_had_between_two_steps_of_a_trial(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    worker = _worker(data, tmp_path)
+    assert worker.checkpoint() is None
+    worker.take(_assignment(2, rungs=(1,)))
+    assert worker.checkpoint() is None
+    report = worker.step()
+    found, sent = worker.checkpoint(), report.checkpoint
+    assert found is not None
+    assert sent is not None
+    with np.load(io.BytesIO(found)) as ours, np.load(io.BytesIO(sent)) as theirs:
+        for name in set(theirs.files) - {"scalars"}:
+            np.testing.assert_array_equal(ours[name], theirs[name])
+        assert json.loads(str(ours["scalars"]))["epoch"] == 1
+    assert worker.step().final
+    assert worker.checkpoint() is None
