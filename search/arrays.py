@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,10 @@ def _as_images(
     if images.ndim == 2:
         images = images.reshape(len(images), *_flat_shape(where, shape[1], image_shape))
     elif image_shape is not None and (*image_shape, 1)[:3] != (*shape[1:], 1)[:3]:
-        raise DataError(f"{where}: {part} images are {shape}; --image-shape is {image_shape}.")
+        raise DataError(
+            f"{where}: {part} images are {shape}; --image-shape is {image_shape}. Leave "
+            "it out: it is for images that are stored flat."
+        )
     if images.ndim == 3:
         images = images[..., np.newaxis]
     if images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:
@@ -107,7 +111,7 @@ def _flat_shape(where: str, pixels: int, image_shape: tuple[int, ...] | None) ->
                 "make with --image-shape HxWxC, or remove what is no pixel."
             )
         return side, side
-    if len(image_shape) not in (2, 3) or min(image_shape) < 1 or np.prod(image_shape) != pixels:
+    if len(image_shape) not in (2, 3) or min(image_shape) < 1 or math.prod(image_shape) != pixels:
         raise DataError(
             f"{where}: {pixels:,} pixels in a row; --image-shape {'x'.join(map(str, image_shape))} "
             "is another number. Expected HxW or HxWxC with as many."
@@ -182,7 +186,9 @@ def _positions(
 ) -> Labels:
     """The position of each label among `values`: int32 (n,)."""
     if (labels.dtype.kind == "U") != (values.dtype.kind == "U"):
-        raise DataError(f"{where}: labels are text in one part and numbers in the other.")
+        raise DataError(
+            f"{where}: labels are text in one part and numbers in the other; write both alike."
+        )
     order = np.argsort(values)
     found = np.searchsorted(values, labels, sorter=order).clip(max=len(values) - 1)
     positions: Labels = order[found].astype(np.int32)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from search.backend import keras, tf
+from search.model import load_model
 from search.records import Costs, Latency, Timing
 
 BATCH = 256
@@ -33,7 +34,7 @@ def _costs(content: bytes, image_shape: tuple[int, int, int]) -> Costs:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         path.write_bytes(content)
-        model = keras.models.load_model(path, safe_mode=True)
+        model = load_model(path)
     return Costs(len(content), _latency(model, 1, image_shape), _latency(model, BATCH, image_shape))
 
 

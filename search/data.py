@@ -168,7 +168,7 @@ def load(
             f"Unknown data set {name!r}.{nearest(name, DATASETS)} "
             f"Or give the path of your own data: {FORMATS}."
         )
-    if data_dir is not None and not data_dir.is_dir():
+    if data_dir is not None and not os.path.isdir(data_dir):
         raise DataError(f"--data-dir {data_dir}: no such folder.")
     if known and (label_column is not None or image_shape is not None):
         raise DataError(f"{name}: --label-column and --image-shape are for your own files.")

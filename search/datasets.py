@@ -64,7 +64,9 @@ def _load_files(name: str, data_dir: Path | None, classes: tuple[str, ...]) -> R
         found = _from_keras(name)
     raw = read_npz(found) if found.suffix == ".npz" else read_idx_folder(found)
     if raw.test_images is None or raw.test_labels is None:
-        raise DataError(f"{found}: without the test part that {name} was published with.")
+        raise DataError(
+            f"{found}: without the test part that {name} was published with. Fetch it again."
+        )
     for images, labels in ((raw.images, raw.labels), (raw.test_images, raw.test_labels)):
         _check_published(found, images, labels)
     return replace(raw, classes=classes)
@@ -81,7 +83,10 @@ def _check_published(path: Path, images: NDArray[Any], labels: NDArray[Any]) -> 
             f"{path}: labels are {labels.dtype} {labels.shape}; expected integers of shape (n,)."
         )
     if labels.size and max(abs(int(labels.min())), int(labels.max())) > MAX_LABEL:
-        raise DataError(f"{path}: labels run from {labels.min()} to {labels.max()}.")
+        raise DataError(
+            f"{path}: labels run from {labels.min()} to {labels.max()}; expected the number of a "
+            "class. Is this the right label file?"
+        )
 
 
 def _find(name: str, folder: Path) -> Path | None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from search.backend import keras
 from search.data import TrainingData
-from search.model import network_of
+from search.model import load_model, network_of
 from search.records import Inspected, Inspection, Layer
 
 BATCH = 1000
@@ -27,7 +27,7 @@ def inspect(job: Inspection, data: TrainingData) -> Inspected:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         path.write_bytes(job.model)
-        model = keras.models.load_model(path, safe_mode=True)
+        model = load_model(path)
     split = data.splits_for(job)[0]
     positions = np.concatenate([split.validation, split.train])[: job.activation_images]
     hidden = _hidden_layers(model)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +14,15 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from search.readers import open_npz
 from search.records import TrackingError, one_line
+from search.unpacking import check_package
 
 Result = TypeVar("Result")
 
 REFERENCE_FILE = "reference.npz"
+LOADERS = ("mlflow.keras",)
+"""What may load a registered version. MLflow has others, and most of them unpickle."""
 TOLERANCE = 1e-5
 """On a probability: what another process or machine may add to or take from it."""
 
@@ -60,7 +64,7 @@ class Predicted:
 
 def check_load(tracking_uri: str, model_uri: str) -> Reload:
     """Whether a registered version loads and predicts as it did when it was made; never raises."""
-    result, trouble = _apart(_reload, tracking_uri, model_uri)
+    result, trouble = _apart(_reload, tracking_uri, model_uri, LOADERS)
     return result or Reload(False, None, trouble)
 
 
@@ -75,7 +79,7 @@ def predict(tracking_uri: str, model_uri: str, images: NDArray[np.float32]) -> P
     Raises:
         TrackingError: it cannot be loaded, or cannot take such images.
     """
-    result, trouble = _apart(_predict, tracking_uri, model_uri, images)
+    result, trouble = _apart(_predict, tracking_uri, model_uri, LOADERS, images)
     if result is None:
         raise TrackingError(f"{model_uri} cannot be used: {trouble}")
     return result
@@ -109,9 +113,9 @@ def _tried(work: Callable[..., Result], *args: Any) -> tuple[Result | None, str]
         return None, one_line(error)
 
 
-def _reload(tracking_uri: str, model_uri: str) -> Reload:
+def _reload(tracking_uri: str, model_uri: str, loaders: Collection[str]) -> Reload:
     with tempfile.TemporaryDirectory() as name:
-        model = _load(tracking_uri, model_uri, name)
+        model = _load(tracking_uri, model_uri, loaders, Path(name))
         reference = _reference(Path(name))
         if reference is None:
             return Reload(True, None, f"there is no {REFERENCE_FILE} in it to compare with")
@@ -123,9 +127,11 @@ def _reload(tracking_uri: str, model_uri: str) -> Reload:
         return Reload(True, float(np.abs(found - expected).max(initial=0.0)))
 
 
-def _predict(tracking_uri: str, model_uri: str, images: NDArray[np.float32]) -> Predicted:
+def _predict(
+    tracking_uri: str, model_uri: str, loaders: Collection[str], images: NDArray[np.float32]
+) -> Predicted:
     with tempfile.TemporaryDirectory() as name:
-        model = _load(tracking_uri, model_uri, name)
+        model = _load(tracking_uri, model_uri, loaders, Path(name))
         reference = _reference(Path(name))
         probabilities = np.asarray(model.predict(images), np.float32)
     if reference is None or not reference[0].size:
@@ -133,11 +139,27 @@ def _predict(tracking_uri: str, model_uri: str, images: NDArray[np.float32]) -> 
     return Predicted(probabilities, (float(reference[0].min()), float(reference[0].max())))
 
 
-def _load(tracking_uri: str, model_uri: str, folder: str) -> Any:
+def _load(tracking_uri: str, model_uri: str, loaders: Collection[str], folder: Path) -> Any:
+    """Downloads a version and loads it, if it is what Podium registers and brings no code.
+
+    Raises:
+        TrackingError: it is something else, which could run code or take any amount of memory.
+    """
+    import mlflow.artifacts
     import mlflow.pyfunc
+    from mlflow.models import Model
 
     mlflow.set_tracking_uri(tracking_uri)
-    return mlflow.pyfunc.load_model(model_uri, dst_path=folder)
+    path = Path(mlflow.artifacts.download_artifacts(model_uri, dst_path=str(folder)))
+    how = Model.load(str(path)).flavors.get("python_function", {})
+    if how.get("loader_module") not in loaders or how.get("code"):
+        raise TrackingError(
+            f"it is loaded by {how.get('loader_module')!r}; expected a Keras model as Podium "
+            "registers it, without code of its own."
+        )
+    for archive in path.rglob("*.keras"):
+        check_package(archive)
+    return mlflow.pyfunc.load_model(str(path))
 
 
 def _reference(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
@@ -145,5 +167,5 @@ def _reference(folder: Path) -> tuple[NDArray[np.float32], NDArray[np.float32]] 
     path = next(folder.rglob(REFERENCE_FILE), None)
     if path is None:
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        return kept["images"].astype(np.float32), kept["probabilities"].astype(np.float32)
+    with open_npz(path) as kept:
+        return kept["images"]().astype(np.float32), kept["probabilities"]().astype(np.float32)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeAlias
 
 from search.backend import keras
 from search.records import TrialFailed
 from search.transforms import Transform
+from search.unpacking import check_package
 from spaces.config import Scalar, TrialConfig
 
 Build: TypeAlias = Callable[[TrialConfig, tuple[int, ...], int], keras.Model]
@@ -54,6 +56,17 @@ def build_network(config: TrialConfig, input_shape: tuple[int, ...], classes: in
         classes, activation="softmax", kernel_initializer=config.kernel_initializer
     )(outputs)
     return keras.Model(inputs, outputs)
+
+
+def load_model(path: Path) -> keras.Model:
+    """Loads a `.keras` file, which can neither run code nor claim more than is read.
+
+    Raises:
+        DataError: it claims too much.
+        Whatever Keras raises where it is damaged, or wants code of its own.
+    """
+    check_package(path)
+    return keras.models.load_model(path, safe_mode=True)
 
 
 def _fused_activation(config: TrialConfig) -> str | None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import warnings
-import zipfile
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.loading import Predicted
-from search.readers import MAX_BYTES, readable
+from search.readers import open_npz, read_array, read_picture
 from search.records import DataError
 from search.registry import Card
+from search.unpacking import check_size
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 KINDS_OF_PICTURE = ("PNG", "JPEG", "BMP")
@@ -55,64 +55,40 @@ def read_batch(path: Path, shape: tuple[int, int, int]) -> Batch:
         DataError: it cannot be read, or its images are of another size.
     """
     kind = path.suffix.lower()
-    if path.is_dir():
+    if os.path.isdir(path):
         raise DataError(f"{path}: is a folder; name the files in it, as in {path}/*.png.")
-    with readable(path, "damaged, or not what its suffix says"):
-        if kind in PICTURE_SUFFIXES:
-            return Batch(path, _fitting(path, _picture(path, shape[2]), shape))
-        if kind == ".npy":
-            _limit(path, path.stat().st_size)
-            return Batch(path, _fitting(path, np.load(path, allow_pickle=False), shape))
-        if kind == ".npz":
-            name, array = _named_array(path)
-            return Batch(path, _fitting(path, array, shape), f"{path}: array {name!r} is used.")
+    if kind in PICTURE_SUFFIXES:
+        return Batch(path, _fitting(path, _picture(path, shape[2]), shape))
+    if kind == ".npy":
+        return Batch(path, _fitting(path, read_array(path), shape))
+    if kind == ".npz":
+        name, array = _named_array(path)
+        return Batch(path, _fitting(path, array, shape), f"{path}: array {name!r} is used.")
     raise DataError(f"{path}: images of no known kind. Expected {KINDS}.")
-
-
-def _limit(path: Path, size: int) -> None:
-    if size > MAX_BYTES:
-        raise DataError(f"{path}: claims {size:,} bytes; at most {MAX_BYTES:,}.")
 
 
 def _picture(path: Path, channels: int) -> NDArray[np.uint8]:
     """A picture as uint8 (h, w, channels); what is transparent shows white behind it."""
-    from PIL import Image
-
     if channels not in MODES:
         raise DataError(
             f"{path}: the model takes images of {channels} channels, a picture has 1 or 3. "
             "Expected .npy or .npz."
         )
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=KINDS_OF_PICTURE) as image:
-            image.verify()  # the checksums, which decoding does not look at
-        with Image.open(path, formats=KINDS_OF_PICTURE) as image:
-            # Pillow's mode does not tell that of colours it would cut off the lower 8 bits.
-            if any(";16" in str(tile) for tile in image.tile):
-                raise DataError(f"{path}: has 16 bits per channel; convert it to 8 bits.")
-            solid = image.convert("RGBA") if image.has_transparency_data else image
-            if solid is not image:
-                page = Image.new("RGBA", solid.size, "white")
-                solid = Image.alpha_composite(page, solid)
-            pixels = np.asarray(solid.convert(MODES[channels]))
+    pixels = read_picture(path, KINDS_OF_PICTURE, MODES[channels])
     return pixels.reshape(*pixels.shape[:2], channels)
 
 
 def _named_array(path: Path) -> tuple[str, NDArray[Any]]:
-    with zipfile.ZipFile(path) as archive:
-        _limit(path, sum(member.file_size for member in archive.infolist()))
-    with np.load(path, allow_pickle=False) as archive:
-        names = list(archive.files)
-        known = [name for name in ARRAY_NAMES if name in names]
-        if len(names) != 1 and not known:
-            held = ", ".join(names) or "nothing"
+    with open_npz(path) as arrays:
+        known = [name for name in ARRAY_NAMES if name in arrays]
+        if len(arrays) != 1 and not known:
+            held = ", ".join(arrays) or "nothing"
             raise DataError(
                 f"{path}: which array? It holds {held}; expected one array, or one of the name "
                 f"{', '.join(ARRAY_NAMES)}."
             )
-        name = known[0] if known else names[0]
-        return name, archive[name]
+        name = known[0] if known else next(iter(arrays))
+        return name, arrays[name]()
 
 
 def _fitting(path: Path, array: NDArray[Any], shape: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -127,7 +103,9 @@ def _fitting(path: Path, array: NDArray[Any], shape: tuple[int, int, int]) -> ND
             f"{path}: its images are {found}; the model takes {height} by {width} by {channels} "
             "(height, width, channels), one of them or a batch. Resize them first."
         )
-    images = np.asarray(array.reshape(-1, *shape), np.float32)
+    check_size(path, 4 * array.size)
+    with np.errstate(over="ignore"):
+        images = np.asarray(array.reshape(-1, *shape), np.float32)
     if not len(images):
         raise DataError(f"{path}: holds no images.")
     if not np.isfinite(images).all():

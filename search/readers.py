@@ -1,18 +1,22 @@
 """Reads images and labels from files: arrays, IDX, CSV, and folders of pictures.
 
-Whatever is wrong becomes a `DataError` that names the file. Nothing is unpickled, and no file is
-believed that claims more than `MAX_BYTES`.
+Whatever is wrong becomes a `DataError` that names the file. Nothing is unpickled, and what a file
+claims to hold is compared with its size and with a limit before memory is taken for it.
 """
 
 from __future__ import annotations
 
+import csv
 import gzip
+import io
 import math
+import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -20,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from search.records import DataError
+from search.unpacking import MAX_INFLATION, check_archive, check_inflation, check_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,7 +32,19 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_CLASSES = 100_000
-MAX_BYTES = 4 << 30
+MAX_CLASS_NAME = 1_000
+"""Characters; NumPy keeps all names at the length of the longest."""
+MAX_ARRAY_HEADER = 10_000
+"""Bytes; as many as NumPy itself reads, but it takes the memory for more before it refuses."""
+MAX_PICTURE_PIXELS = 4096 * 4096
+MAX_COLUMNS = 200_000
+"""Of CSV: 256 by 256 pixels in colour and a label are 196,609."""
+MAX_EQUAL_NAMES = 1_000
+"""Of columns; pandas gives them others, in time that grows with the square of their number."""
+MAX_CSV_HEADER = 8_000_000
+"""Characters of its first line."""
+CELLS_AT_ONCE = 4_000_000
+"""Of CSV: pandas takes some 25 bytes for each while it reads them."""
 FORMATS = (
     "an .npz, .npy or .csv file, or a folder with IDX files, .npy files, train.csv, or a folder "
     "of PNG or JPEG pictures for each class"
@@ -140,19 +157,16 @@ def readable(path: Path, damage: str = "damaged or truncated") -> Iterator[None]
     except DataError:
         raise
     except MemoryError:
-        raise DataError(f"{path}: does not fit in memory.") from None
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}).") from None
-    except Exception as error:  # noqa: BLE001 - what damage raises depends on where it is
-        reason = " ".join(str(error).split()).removesuffix(".")
-        raise DataError(f"{path}: {damage} ({reason}).") from None
-
-
-def _limit(path: Path, size: int) -> None:
-    if size > MAX_BYTES:
         raise DataError(
-            f"{path}: claims {size:,} bytes; at most {MAX_BYTES:,}. Use fewer or smaller images."
-        )
+            f"{path}: does not fit in memory. Use a smaller one, or a machine that has more."
+        ) from None
+    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
+        raise DataError(
+            f"{path}: cannot be read ({error.strerror}). Check its name and who may read it."
+        ) from None
+    except Exception as error:  # noqa: BLE001 - what damage raises depends on where it is
+        reason = " ".join(str(error).split()).removesuffix(".")[:300]
+        raise DataError(f"{path}: {damage} ({reason}). Fetch or make it again.") from None
 
 
 # NumPy
@@ -162,18 +176,32 @@ def read_npz(path: Path) -> RawData:
     """Reads the arrays of one of the `ARRAY_NAMES`, and `classes`, from an archive.
 
     Raises:
-        DataError: damaged, a pickle, or without such arrays.
+        DataError: damaged, a pickle, too large, or without such arrays.
+    """
+    with open_npz(path) as arrays:
+        stored = {name.lower(): read for name, read in arrays.items()}
+        return _from_arrays(path, stored, lambda read: read())
+
+
+@contextmanager
+def open_npz(path: Path) -> Iterator[dict[str, Callable[[], NDArray[Any]]]]:
+    """The arrays of an archive by name, each of which is read when it is called.
+
+    Raises:
+        DataError: damaged, a pickle, or too large, by what it claims or by what it holds.
     """
     with readable(path), zipfile.ZipFile(path) as archive:
-        members = [m for m in archive.infolist() if m.filename.endswith(".npy")]
-        _limit(path, sum(member.file_size for member in members))
+        check_archive(path, archive, ".npy")
 
         def read_member(member: zipfile.ZipInfo) -> NDArray[Any]:
             with archive.open(member) as file:
-                return _array(file)
+                return _array(file, member.file_size)
 
-        stored = {m.filename.removesuffix(".npy").lower(): m for m in members}
-        return _from_arrays(path, stored, read_member)
+        yield {
+            member.filename.removesuffix(".npy"): partial(read_member, member)
+            for member in archive.infolist()
+            if member.filename.endswith(".npy")
+        }
 
 
 def _read_npy(path: Path) -> RawData:
@@ -189,27 +217,53 @@ def _read_npy(path: Path) -> RawData:
             )
         stored = {name: stored[name] for name in (*group, "classes") if name in stored}
 
-    def read_file(file: Path) -> NDArray[Any]:
-        with readable(file), file.open("rb") as opened:
-            _limit(file, file.stat().st_size)
-            return _array(opened)
-
-    return _from_arrays(folder, stored, read_file)
+    return _from_arrays(folder, stored, read_array)
 
 
-def _array(file: Any) -> NDArray[Any]:
-    """Reads an array whose header claims no more than there can be."""
+def read_array(path: Path) -> NDArray[Any]:
+    """Reads the array in an .npy file.
+
+    Raises:
+        DataError: damaged, a pickle, or too large.
+    """
+    with readable(path), path.open("rb") as file:
+        size = path.stat().st_size
+        check_size(path, size)
+        return _array(file, size)
+
+
+def _array(file: Any, size: int) -> NDArray[Any]:
+    """Reads an array whose header claims no more than the `size` bytes of its file."""
     form = np.lib.format
-    headers = {(1, 0): form.read_array_header_1_0, (2, 0): form.read_array_header_2_0}
+    headers = {
+        (1, 0): ("<H", form.read_array_header_1_0),
+        (2, 0): ("<I", form.read_array_header_2_0),
+    }
     version = form.read_magic(file)
     if version not in headers:
         raise ValueError(f"array format {version} is not supported")
-    shape, _, dtype = headers[version](file)
-    if not dtype.itemsize or math.prod(shape) * dtype.itemsize > MAX_BYTES:
-        raise ValueError(f"its header claims an array of {dtype} {shape}")
+    length, read_header = headers[version]
+    (claimed,) = struct.unpack(length, file.read(struct.calcsize(length)))
+    if claimed > MAX_ARRAY_HEADER:
+        raise ValueError(f"its header claims to have {claimed:,} bytes")
+    file.seek(0)
+    form.read_magic(file)
+    shape, _, dtype = read_header(file)
+    if dtype.hasobject:
+        raise ValueError("Object arrays cannot be loaded: they are pickles, which can run code")
+    if not dtype.itemsize or math.prod(shape) * dtype.itemsize > size:
+        raise ValueError(f"its header claims an array of {str(dtype)[:60]} {str(shape)[:60]}")
     file.seek(0)
     array: NDArray[Any] = form.read_array(file, allow_pickle=False)
+    if dtype.kind == "U" and not _is_text(array):
+        raise ValueError("its text is no Unicode")
     return array
+
+
+def _is_text(array: NDArray[np.str_]) -> bool:
+    """Whether Python can make strings of it that can be written: NumPy takes any 4 bytes."""
+    points = np.frombuffer(array.tobytes(), np.dtype(np.uint32).newbyteorder(array.dtype.byteorder))
+    return not bool(((points > 0x10FFFF) | ((points >= 0xD800) & (points < 0xE000))).any())
 
 
 def _from_arrays(
@@ -222,7 +276,10 @@ def _from_arrays(
     missing = [name for name in wanted if name not in stored]
     if missing:
         held = ", ".join(stored) or "nothing"
-        raise DataError(f"{where}: no array {missing[0]!r}; it holds {held}.")
+        raise DataError(
+            f"{where}: no array {missing[0]!r}; it holds {held[:300]}. "
+            f"Expected {', '.join(wanted)}."
+        )
     unused = sorted(stored.keys() - {*wanted, "classes"})
     return _raw(
         [read_one(stored[name]) for name in wanted],
@@ -269,33 +326,38 @@ def read_idx_folder(folder: Path) -> RawData:
     paths = [path for name in wanted if (path := found[name])]
     if len(paths) < len(wanted):
         missing = next(name for name in wanted if not found[name])
-        raise DataError(f"{folder / missing}[.gz]: no such file.")
+        raise DataError(
+            f"{folder / missing}[.gz]: no such file. Put it there: images and labels come in pairs."
+        )
     return _raw([_read_idx(path) for path in paths])
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
     """Reads an IDX file of unsigned bytes (format: LeCun's MNIST page), gzipped or not."""
     dimensions = int(path.name.partition("idx")[2][0])
-    with (
-        readable(path),
-        gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file,
-    ):
+    zipped = path.suffix == ".gz"
+    with readable(path), gzip.open(path) if zipped else path.open("rb") as file:
         header = file.read(4 + 4 * dimensions)
         if len(header) < 4 + 4 * dimensions:
-            raise DataError(f"{path}: truncated in its header.")
+            raise DataError(f"{path}: truncated in its header. Fetch or make it again.")
         if header[:4] != bytes((0, 0, 8, dimensions)):
             raise DataError(
                 f"{path}: not an IDX file of {dimensions}-dimensional unsigned bytes "
                 f"(it begins with {header[:4].hex()}). Are images and labels swapped?"
             )
         shape = tuple(int(n) for n in np.frombuffer(header, ">u4", offset=4))
-        size = int(np.prod(shape, dtype=object))
-        _limit(path, size)
-        body = file.read(size + 1)
-    if len(body) != size:
-        found = "more" if len(body) > size else f"{len(body):,}"
-        raise DataError(f"{path}: its header promises {size:,} bytes, it holds {found}.")
-    return np.frombuffer(body, np.uint8).reshape(shape)
+        size, stored = math.prod(shape), path.stat().st_size
+        check_size(path, size)
+        if zipped:
+            check_inflation(path, size, stored)
+        body = file.read(min(size, stored * MAX_INFLATION if zipped else stored) + 1)
+        if len(body) != size:
+            found = "more" if len(body) > size else f"{len(body):,}"
+            raise DataError(
+                f"{path}: its header promises {size:,} bytes, it holds {found}. Fetch or make it "
+                "again."
+            )
+        return np.frombuffer(body, np.uint8).reshape(shape)
 
 
 # CSV
@@ -305,42 +367,74 @@ def _read_csv(path: Path, label_column: str | None) -> RawData:
     """Reads a file, or train.csv and, if it is there, test.csv of a folder."""
     train = path / "train.csv" if path.is_dir() else path
     test = path / "test.csv"
-    table = _table(train)
-    column = _label_column(train, table, label_column)
-    pixels = [name for name in table.columns if name != column]
-    arrays = [_pixels(train, table, pixels), _labels(table, column)]
+    names = _column_names(train)
+    column = _label_column(train, names, label_column)
+    pixels = [name for name in names if name != column]
+    arrays = [_pixels(train, pixels), _labels(train, names.index(column))]
     if test.is_file():
-        table = _table(test)
-        if column not in table.columns:
+        names = _column_names(test)
+        if column not in names:
             raise DataError(
                 f"{test}: no column {column!r}, but a test part needs labels too. Without them, "
                 f"give {train} alone: a fifth of it is then set aside."
             )
-        if set(table.columns) != {*pixels, column}:
-            raise DataError(f"{test}: its columns are not those of {train}.")
-        arrays += [_pixels(test, table, pixels), _labels(table, column)]
+        if set(names) != {*pixels, column}:
+            raise DataError(f"{test}: its columns are not those of {train}; both need the same.")
+        arrays += [_pixels(test, pixels), _labels(test, names.index(column))]
     return _raw(arrays)
 
 
-def _table(path: Path) -> pd.DataFrame:
+@contextmanager
+def _open_csv(path: Path) -> Iterator[Callable[..., Any]]:
+    """What reads the file once, with pandas' options."""
     import pandas as pd
 
-    with readable(path), path.open(encoding="utf-8", newline="") as file:
-        _limit(path, path.stat().st_size)
-        if not path.stat().st_size:
-            raise DataError(f"{path}: empty.")
-        with warnings.catch_warnings():
-            # pandas would only warn where all rows are longer than the header.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            # Nothing counts as missing: a class may be called "NA", and a pixel may not be.
-            table = pd.read_csv(file, index_col=False, keep_default_na=False, low_memory=False)
-    if table.empty:
-        raise DataError(f"{path}: a header without rows.")
-    return table
+    with (
+        readable(path),
+        path.open(encoding="utf-8", newline="") as file,
+        warnings.catch_warnings(),
+    ):
+        # pandas would only warn where all rows are longer than the header.
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        # Nothing counts as missing: a class may be called "NA", and a pixel may not be.
+        options: Any = {"index_col": False, "keep_default_na": False, "low_memory": False}
+        yield lambda **more: pd.read_csv(file, **options, **more)
 
 
-def _label_column(path: Path, table: pd.DataFrame, wanted: str | None) -> str:
-    names = [str(name) for name in table.columns]
+def _column_names(path: Path) -> list[str]:
+    with readable(path):
+        check_size(path, path.stat().st_size)
+        _check_csv_header(path)
+    with _open_csv(path) as read_csv:
+        return [str(name) for name in read_csv(nrows=0).columns]
+
+
+def _check_csv_header(path: Path) -> None:
+    """Refuses a first line for which pandas would take minutes."""
+    with path.open(encoding="utf-8", newline="") as file:
+        head = io.StringIO(file.read(MAX_CSV_HEADER), newline="")
+        is_whole = not file.read(1)
+    if not head.getvalue():
+        raise DataError(f"{path}: empty; expected a line of names, then one for each image.")
+    lines = csv.reader(head)
+    names: list[str] = next((row for row in lines if any(map(str.strip, row))), [])
+    if len(names) > MAX_COLUMNS or (not is_whole and head.tell() >= MAX_CSV_HEADER):
+        raise DataError(
+            f"{path}: {len(names):,} columns or more; at most {MAX_COLUMNS:,} are read. Use "
+            "smaller images, or another format: .npz, .npy, IDX or pictures."
+        )
+    again = len(names) - len(set(names))
+    if again > MAX_EQUAL_NAMES:
+        raise DataError(
+            f"{path}: {again:,} columns have the name of another one; give each its own, as in p0, "
+            "p1, p2."
+        )
+    first = next(lines, [])
+    if 0 < len(first) < len(names) and (is_whole or head.tell() < MAX_CSV_HEADER):
+        raise _no_number(path, 1, names[len(first)], "")
+
+
+def _label_column(path: Path, names: Sequence[str], wanted: str | None) -> str:
     column = wanted or next((name for name in LABEL_COLUMNS if name in names), None)
     if column in names:
         return str(column)
@@ -354,13 +448,41 @@ def _label_column(path: Path, table: pd.DataFrame, wanted: str | None) -> str:
     )
 
 
-def _labels(table: pd.DataFrame, column: str) -> NDArray[Any]:
-    labels = table[column].to_numpy()
-    return labels.astype(str) if labels.dtype.kind == "O" else labels
+def _labels(path: Path, position: int) -> NDArray[Any]:
+    """The column at that position: all of it decides whether its labels are numbers or text."""
+    with _open_csv(path) as read_csv:
+        labels: NDArray[Any] = read_csv(usecols=[position]).iloc[:, 0].to_numpy()
+    if labels.dtype.kind != "O":
+        return labels
+    for row, label in enumerate(labels, 1):
+        if len(str(label)) > MAX_CLASS_NAME:
+            raise DataError(
+                f"{path}: row {row} has a label of {len(str(label)):,} characters; the name of a "
+                f"class has at most {MAX_CLASS_NAME:,}. Say which column holds the classes with "
+                "--label-column."
+            )
+    return labels.astype(str)
 
 
-def _pixels(path: Path, table: pd.DataFrame, columns: list[str]) -> NDArray[Any]:
+def _pixels(path: Path, columns: list[str]) -> NDArray[Any]:
     """The pixels as (n, columns): uint8 where all are whole numbers from 0 to 255."""
+    parts: list[NDArray[Any]] = []
+    with (
+        _open_csv(path) as read_csv,
+        read_csv(chunksize=max(1, CELLS_AT_ONCE // (len(columns) + 1))) as tables,
+    ):
+        for table in tables:
+            part = _pixels_of(path, table, columns, sum(map(len, parts)))
+            parts.append(part)
+            widest = max(part.itemsize for part in parts)
+            check_size(path, sum(part.size for part in parts) * widest)
+    if not sum(map(len, parts)):
+        raise DataError(f"{path}: a header without rows; expected one for each image.")
+    return np.concatenate(parts)
+
+
+def _pixels_of(path: Path, table: pd.DataFrame, columns: list[str], before: int) -> NDArray[Any]:
+    """The pixels of some rows of a file, `before` which there were so many."""
     import pandas as pd
 
     numbers = table[columns].copy()
@@ -368,17 +490,21 @@ def _pixels(path: Path, table: pd.DataFrame, columns: list[str]) -> NDArray[Any]
         numbers[name] = pd.to_numeric(table[name], errors="coerce")
         wrong = np.flatnonzero(numbers[name].isna())
         if len(wrong):
-            raise DataError(
-                f"{path}: row {wrong[0] + 1}, column {name!r} holds "
-                f"{str(table[name].iloc[wrong[0]])[:40]!r}; every column but the labels must be "
-                "a pixel, a number in every row."
-            )
+            value = str(table[name].iloc[wrong[0]])
+            raise _no_number(path, before + int(wrong[0]) + 1, name, value)
     pixels = numbers.to_numpy(dtype=np.float64)
     if pixels.size and pixels.min() >= 0 and pixels.max() <= 255:
         whole = pixels.astype(np.uint8)
         if np.array_equal(whole, pixels):
             return whole
     return pixels
+
+
+def _no_number(path: Path, row: int, column: str, value: str) -> DataError:
+    return DataError(
+        f"{path}: row {row}, column {column[:40]!r} holds {value[:40]!r}; every column but the "
+        "labels must be a pixel, a number in every row."
+    )
 
 
 # Pictures
@@ -450,9 +576,9 @@ def _stacked(files: Sequence[Path]) -> tuple[NDArray[np.uint8], tuple[str, ...]]
     """Pictures of one size as (n, h, w) where all are grey, else (n, h, w, 3) and a warning."""
     pictures: list[NDArray[np.uint8]] = []
     for file in files:
-        picture = _picture(file)
+        picture = read_picture(file)
         pictures.append(picture)
-        _limit(file.parents[1], picture.nbytes * len(files))
+        check_size(file.parents[1], picture.nbytes * len(files))
         if picture.shape[:2] != pictures[0].shape[:2]:
             (height, width), (other_height, other_width) = pictures[0].shape[:2], picture.shape[:2]
             raise DataError(
@@ -469,24 +595,49 @@ def _stacked(files: Sequence[Path]) -> tuple[NDArray[np.uint8], tuple[str, ...]]
     return np.stack(coloured), (note,) if any(grey) else ()
 
 
-def _picture(path: Path) -> NDArray[np.uint8]:
-    """A PNG or JPEG as uint8 (h, w) if it is stored grey, else (h, w, 3).
+def read_picture(
+    path: Path, kinds: Sequence[str] = KINDS_OF_PICTURE, mode: str | None = None
+) -> NDArray[np.uint8]:
+    """A picture as uint8 (h, w) if it is grey, else (h, w, 3).
 
     What is transparent shows white behind it, as on a page; palettes and CMYK become RGB.
-    """
-    from PIL import Image
 
-    with readable(path), warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(path, formats=KINDS_OF_PICTURE) as image:
+    Args:
+        path: of the file.
+        kinds: formats that it may have, as Pillow calls them.
+        mode: "L" for grey or "RGB"; None for grey where it is stored so.
+
+    Raises:
+        DataError: damaged, of another format, too large, or of 16 bits per channel.
+    """
+    with readable(path, "damaged, or not what its suffix says"), _pillow(path) as pillow:
+        with pillow.open(path, formats=tuple(kinds)) as image:
+            if image.width * image.height > MAX_PICTURE_PIXELS:
+                raise pillow.DecompressionBombError(f"{image.width:,} by {image.height:,} pixels")
             image.verify()  # the checksums, which decoding does not look at
-        with Image.open(path, formats=KINDS_OF_PICTURE) as image:
+        with pillow.open(path, formats=tuple(kinds)) as image:
             # Pillow's mode does not tell that of colours it would cut off the lower 8 bits.
             if any(";16" in str(tile) for tile in image.tile):
                 raise DataError(f"{path}: has 16 bits per channel; convert the pictures to 8 bits.")
-            mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+            wanted = mode or ("L" if image.mode in ("1", "L", "LA") else "RGB")
             if not image.has_transparency_data:
-                return np.asarray(image.convert(mode))
+                return np.asarray(image.convert(wanted))
             solid = image.convert("RGBA")
-            page = Image.new("RGBA", solid.size, "white")
-            return np.asarray(Image.alpha_composite(page, solid).convert(mode))
+            page = pillow.new("RGBA", solid.size, "white")
+            return np.asarray(pillow.alpha_composite(page, solid).convert(wanted))
+
+
+@contextmanager
+def _pillow(path: Path) -> Iterator[Any]:
+    """Pillow, with a picture that is far too large refused by its header."""
+    from PIL import Image
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        try:
+            yield Image
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise DataError(
+                f"{path}: too large a picture, or a decompression bomb ({error}); at most "
+                f"{MAX_PICTURE_PIXELS:,} pixels are read. Resize it first."
+            ) from None

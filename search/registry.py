@@ -17,6 +17,7 @@ from search.escaping import as_line
 from search.records import Champion, ConfigError, ModelVersion, TrackingError, one_line
 from search.settings import TrackingSettings, nearest, without_password
 from search.tracking import check_tracking, connect, sqlite_path
+from search.unpacking import check_archive
 from spaces.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -71,6 +72,7 @@ def unpack(package: bytes, folder: Path) -> Path:
         TrackingError: it is not such a folder.
     """
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
+        check_archive(folder, archive)
         archive.extractall(folder)
     if not is_whole(folder):
         raise TrackingError(f"{folder}: the worker prepared no model.")
@@ -254,7 +256,8 @@ def find_model(client: MlflowClient, name: str) -> Any:
 
 def find_version(client: MlflowClient, name: str, version: str) -> Any:
     """MLflow's model version, with tags and description; None where there is none."""
-    return _found(client.get_model_version, name, version) if version.isdecimal() else None
+    is_one = re.fullmatch("[0-9]{1,18}", version)  # Larger ones do not fit MLflow's tables.
+    return _found(client.get_model_version, name, version) if is_one else None
 
 
 def _found(get: Any, *key: str) -> Any:

@@ -23,7 +23,7 @@ from search.backend import keras, tf
 from search.costs import measure_costs
 from search.data import TrainingData
 from search.inspection import inspect
-from search.model import Build, build_network
+from search.model import Build, build_network, load_model
 from search.records import (
     Assignment,
     Examination,
@@ -173,7 +173,7 @@ def examine(job: Examination, data: TrainingData) -> Examined:
             path = folder / "model.keras"
             path.write_bytes(content)
             try:
-                model = keras.models.load_model(path, safe_mode=True)
+                model = load_model(path)
                 probabilities[key] = _predict(model, job.images)
             except Exception as error:
                 if key not in job.dispensable:

@@ -23,7 +23,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from search.loading import REFERENCE_FILE, Reload, check_load, predict
+from search import loading
+from search.loading import LOADERS, REFERENCE_FILE, Reload, check_load, predict
 from search.records import TrackingError
 from tests.stores import HandMade, add_reference, add_version, hand_made_model, new_store
 
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 SERVER_SECONDS = 120
 IMAGES = np.random.default_rng(0).random((5, 2, 3, 1)).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def hand_made_models_may_be_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "LOADERS", (*LOADERS, "tests.stores"))
 
 
 def test_loading_and_the_commands_bring_neither_tensorflow_nor_mlflow() -> None:
@@ -88,6 +94,17 @@ def test_a_version_is_loaded_compared_and_used_elsewhere_and_in_silence(
     assert predicted.pixel_range == (float(IMAGES.min()), float(IMAGES.max()))
     out, err = capfd.readouterr()
     assert (out, err) == ("", "")
+
+
+def test_a_version_that_brings_other_code_than_keras_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loading, "LOADERS", LOADERS)
+    client = new_store(tmp_path)
+    add_version(client, "podium-x", hand_made_model(tmp_path / "a"))
+    with pytest.raises(TrackingError, match=r"/1 cannot be used: .*loaded by 'tests\.stores'"):
+        predict(str(client.tracking_uri), "models:/podium-x/1", IMAGES)
+    assert not check_load(str(client.tracking_uri), "models:/podium-x/1").loaded
 
 
 def test_a_version_that_fails_or_dies_is_a_reason_and_no_exception(tmp_path: Path) -> None:

@@ -130,7 +130,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "nan.npy": (lambda p: _npy(p, np.stack([PIXELS, PIXELS * np.nan])), "image 1 has pixels"),
     "text.npy": (lambda p: _npy(p, np.full((4, 6), "a")), "expected numbers"),
     "complex.npy": (lambda p: _npy(p, np.zeros((4, 6), complex)), "expected numbers"),
-    "pickle.npy": (lambda p: _npy(p, np.full((4, 6), None)), "allow_pickle=False"),
+    "pickle.npy": (lambda p: _npy(p, np.full((4, 6), None)), "they are pickles"),
     "damaged.npy": (lambda p: p.write_bytes(b"\x93NUMPY\x01\x00"), "damaged"),
     "damaged.npz": (lambda p: p.write_bytes(b"PK"), "damaged"),
     "damaged.png": (lambda p: p.write_bytes(b"\x89PNG\r\n"), "damaged"),
