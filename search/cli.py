@@ -15,6 +15,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from pydantic import ValidationError
+from typer.core import TyperGroup
 
 from search.cli_models import EPILOGS, champion, predict, promote, rollback, tracking_of
 from search.credentials import masked
@@ -30,6 +32,7 @@ from search.settings import (
     load_settings,
     load_tracking,
     nearest,
+    shown,
     without_password,
 )
 from search.tables import (
@@ -95,8 +98,24 @@ TimeBudgetFlag = Annotated[
 SHAPE_SHOWN = (28, 28, 1)
 """Of the images for which a space is described: it may depend on their size."""
 
+
+class _Commands(TyperGroup):
+    """Commands that tell which value was wrong, and not only what it should have been."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Runs one of them."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            if isinstance(error.__cause__, ValidationError):
+                typed = shown(error.__cause__.errors()[0]["input"])
+                error.message = f"{typed}. {error.message}"
+            raise
+
+
 app = typer.Typer(
     name="podium",
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -601,7 +620,7 @@ def _two(text: str | None, flag: str) -> tuple[int, int] | None:
     try:
         first, second = map(int, text.split(","))
     except ValueError:
-        raise ConfigError(f"{flag} {text}: expected two numbers from 0, as in 4,9.") from None
+        raise ConfigError(f"{flag} {text[:40]}: expected two numbers from 0, as in 4,9.") from None
     return first, second
 
 
@@ -626,9 +645,11 @@ def ui(
     with socket.socket() as probe:
         try:
             probe.bind((host, port))
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
             raise ConfigError(
-                f"Nothing can listen on {host}:{port} ({error.strerror}); try --port {port + 1}."
+                f"Nothing can listen on {host}:{port} ({reason}); try --port {port + 1}, or "
+                "leave --host out."
             ) from None
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("PYTHONWARNINGS", "ignore")

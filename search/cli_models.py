@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.records import ConfigError
-from search.settings import TrackingSettings, load_tracking, same_place
+from search.settings import TrackingSettings, load_tracking, same_place, stored_tracking
 from search.tables import Format, errors, print_rows, say, tell
 
 if TYPE_CHECKING:
@@ -212,9 +212,7 @@ def tracking_of(record: StudyRecord) -> TrackingSettings:
     Raises:
         ConfigError: it has a password, and the environment does not.
     """
-    known = record.settings.get("tracking", {})
-    fields = {k: v for k, v in known.items() if k in TrackingSettings.model_fields and k != "gates"}
-    settings, here = TrackingSettings.model_validate(fields), load_tracking()
+    settings, here = stored_tracking(f"study {record.name}", record.settings), load_tracking()
     if same_place(here.tracking_uri, settings.tracking_uri):
         return settings.model_copy(update={"tracking_uri": here.tracking_uri})
     if ":***@" in settings.tracking_uri:

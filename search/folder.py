@@ -99,12 +99,20 @@ def study_folder(name: str) -> Path:
     """Where a study's own files are; made where it is missing.
 
     Raises:
-        ConfigError: no study can have that name: it would lead out of the folder.
+        ConfigError: it cannot be made, or would be somewhere else.
     """
     if not STUDY_NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} is not the name of a study.")
+        raise ConfigError(
+            f"Study {name!r} has a name that no folder gets: someone has changed the ledger. "
+            "Start another study with `podium run`."
+        )
     folder = RUNS_PATH / "studies" / name
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made ({error.strerror}). Move what is there out of the way."
+        ) from None
     return folder
 
 

@@ -31,7 +31,7 @@ from search.records import (
     TrialRecord,
     one_line,
 )
-from search.settings import StudySettings, nearest
+from search.settings import StudySettings, nearest, stored_settings
 from search.space import SpaceSource, find_space
 from spaces.notebooks import Notebook
 
@@ -120,8 +120,7 @@ def _check_unit(wishes: Wishes, inspected: Inspected) -> None:
 
 def settings_of(record: StudyRecord) -> StudySettings:
     """The settings that a study was run with, as far as they are known to this version."""
-    known = {k: v for k, v in record.settings.items() if k in StudySettings.model_fields}
-    return StudySettings.model_validate(known)
+    return stored_settings(f"study {record.name}", record.settings)
 
 
 def _choose(record: StudyRecord, trials: Sequence[TrialRecord], number: int | None) -> TrialRecord:

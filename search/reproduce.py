@@ -88,6 +88,10 @@ def prepare_reproduction(request: Request, settings: StudySettings) -> Launch:
     Raises:
         PodiumError: whatever is wrong.
     """
+    if not 0 < request.epochs_scale <= 1:
+        raise ConfigError(
+            f"--epochs-scale is {request.epochs_scale}: expected a fraction, as in 0.1, up to 1."
+        )
     known = [experiment.id for experiment in request.notebook.experiments]
     for name in request.only:
         if name not in known:

@@ -6,8 +6,10 @@ import difflib
 import math
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 from urllib.parse import urlsplit
@@ -48,6 +50,10 @@ MLFLOW_FILE = Path("mlflow.yaml")
 # As it was when the process began: MLflow's client sets the variable itself later on.
 ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MAX_YAML = 1_000_000
+"""Characters of a file of settings."""
+SHOWN = 100
+"""Characters of a wrong value that a message repeats."""
 
 
 class GateSettings(BaseModel):
@@ -110,7 +116,7 @@ class StudySettings(BaseModel):
     data: str = "digits"
     data_dir: Path | None = None
     label_column: str | None = None
-    image_shape: str | None = Field(default=None, pattern=r"^\d+x\d+(x[13])?$")
+    image_shape: str | None = Field(default=None, pattern=r"^[0-9]{1,6}x[0-9]{1,6}(x[13])?$")
     trials: int = Field(default=24, ge=1, le=1_000_000)
     max_epochs: int = Field(default=18, ge=1, le=100_000)
     first_rung: int = Field(default=2, ge=1)
@@ -259,20 +265,55 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, is not YAML, or holds something else.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(MAX_YAML + 1)
+        if len(text) > MAX_YAML:
+            raise ConfigError(
+                f"{path}: longer than {MAX_YAML:,} characters; settings are a few lines of "
+                "`name: value`. Is this the right file?"
+            )
+        _check_plain(path, text)
         value = yaml.safe_load(text)
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}).") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        where = masked(" ".join(str(error).split()))
-        raise ConfigError(f"{path}: not valid YAML: {where}.") from None
+        where = masked(" ".join(str(error).split()))[:300]
+        raise ConfigError(
+            f"{path}: not valid YAML: {where}. Expected `name: value` lines."
+        ) from None
     if value is None:
         return {}
     if not isinstance(value, dict):
         raise ConfigError(f"{path}: expected `name: value` lines, found a {type(value).__name__}.")
     return _with_field_names(value)
+
+
+def _check_plain(path: Path, text: str) -> None:
+    """Refuses aliases, a few of which stand for more than memory holds, and a name given twice.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(
+                f"{path}: *{event.anchor} is an alias, which settings cannot have; write out what "
+                "it stands for."
+            )
+    nodes = [yaml.compose(text, Loader=yaml.SafeLoader)]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, yaml.MappingNode):
+            keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            times = Counter(key.replace("-", "_") for key in keys)
+            twice = next((name for name, count in times.items() if count > 1), None)
+            if twice is not None:
+                raise ConfigError(f"{path}: {twice[:SHOWN]!r} is given twice; keep one of them.")
+            nodes += [value for _, value in node.value]
+        elif isinstance(node, yaml.SequenceNode):
+            nodes += node.value
 
 
 def _with_field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -392,17 +433,60 @@ def settings_again(
             f"not know: {', '.join(unknown)}. Go on with that version, or start another study."
         )
     typed = {name: value for name, value in flags.items() if value is not None}
-    trials = str(typed.pop("trials", stored["trials"]))
+    before = stored_settings("this study", stored).trials
+    trials = str(typed.pop("trials", before))
     if not re.fullmatch(r"\+?\d{1,7}", trials):
         raise ConfigError(f"--trials {trials}: expected a number, or +50 for fifty more.")
-    total = int(trials) + (int(stored["trials"]) if trials.startswith("+") else 0)
-    if total < int(stored["trials"]):
+    total = int(trials) + (before if trials.startswith("+") else 0)
+    if total < before:
         raise ConfigError(
-            f"--trials {trials}: the study has {stored['trials']} already; +{trials} would be as "
-            "many more."
+            f"--trials {trials}: the study has {before} already; +{trials} would be as many more."
         )
     values = {**stored, **typed, "trials": total, "tracking": tracking}
     return _validated(StudySettings, values, lambda _: "")
+
+
+def stored_settings(study: str, stored: Mapping[str, Any]) -> StudySettings:
+    """The settings that a study was run with, as far as this version knows them.
+
+    Args:
+        study: what to call it in messages.
+        stored: as the ledger has them.
+
+    Raises:
+        ConfigError: they are not valid, or not any more.
+    """
+    return _still_valid(StudySettings, study, _known(stored))
+
+
+def stored_tracking(study: str, stored: Mapping[str, Any]) -> TrackingSettings:
+    """Where a study was tracked; the gates are at their defaults.
+
+    Args:
+        study: what to call it in messages.
+        stored: its settings, as the ledger has them.
+
+    Raises:
+        ConfigError: they are not valid, or not any more.
+    """
+    values, known = stored.get("tracking"), set(TrackingSettings.model_fields) - {"gates"}
+    fields = values if isinstance(values, Mapping) else {"tracking_uri": values} if values else {}
+    kept = {name: value for name, value in fields.items() if name in known}
+    return _still_valid(TrackingSettings, study, kept)
+
+
+def _still_valid(model: type[Model], study: str, values: Mapping[str, Any]) -> Model:
+    try:
+        return _validated(model, values, lambda _: "")
+    except ConfigError as error:
+        raise ConfigError(
+            f"The ledger's settings of {study} are not valid here: {error} Use the Podium that "
+            "wrote them, or start another study with `podium run`."
+        ) from None
+
+
+def _known(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stored.items() if name in StudySettings.model_fields}
 
 
 def _parsed_grid(flags: Iterable[str]) -> dict[str, list[str]]:
@@ -440,7 +524,21 @@ def _complaints(error: ValidationError, where: Callable[[str], str]) -> Iterable
         field = ".".join(str(part) for part in item["loc"])
         name, value = field.replace("_", "-"), item.get("input")
         if name in choices:
-            yield (f"{where(field)}Unknown {name} {value!r}.{nearest(str(value), choices[name])}")
+            known = nearest(str(value)[:SHOWN], choices[name])
+            yield f"{where(field)}Unknown {name} {shown(value)}.{known}"
             continue
         message = item["msg"].removeprefix("Value error, ").removeprefix("Input ")
-        yield f"{where(field)}{name} is {value!r}: {message}." if name else f"{message}."
+        yield f"{where(field)}{name} is {shown(value)}: {message}." if name else f"{message}."
+
+
+def shown(value: object) -> str:
+    """A wrong value for a message; what is long is cut."""
+    if isinstance(value, Mapping):
+        value = dict(islice(value.items(), SHOWN))
+    elif isinstance(value, list | tuple | str):
+        value = value[: SHOWN + 1]
+    try:
+        text = repr(value)
+    except ValueError:  # Python does not write a number of thousands of digits.
+        return f"a {type(value).__name__} that is too long"
+    return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}..."

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from search.records import ConfigError, one_line
-from search.settings import nearest
+from search.settings import nearest, shown
 from spaces.config import TrialConfig
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Space:
             raise ConfigError(
                 f"Space {self.source.name}: {function}() made no TrialConfig: {_faults(error)}"
             ) from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             what = one_line(error)
             raise ConfigError(f"Space {self.source.name}: {function}() failed: {what}") from error
         if not isinstance(config, TrialConfig):
@@ -107,10 +107,14 @@ def _faults(error: ValidationError) -> str:
         if item["type"] == "extra_forbidden":
             faults.append(f"unknown field {field!r}.{nearest(field, TrialConfig.model_fields)}")
         elif field:
-            faults.append(f"{field} is {item['input']!r}: {item['msg'].removeprefix('Input ')}.")
+            faults.append(f"{field} is {shown(item['input'])}: {_why(item['msg'])}.")
         else:
-            faults.append(f"{item['msg'].removeprefix('Value error, ')}.")
+            faults.append(f"{_why(item['msg'])}.")
     return " ".join(faults)
+
+
+def _why(message: str) -> str:
+    return message.removeprefix("Value error, ").removeprefix("Input ")
 
 
 def find_space(name: str) -> SpaceSource:
@@ -146,7 +150,10 @@ def open_space(source: SpaceSource) -> Space:
             )
     build = getattr(module, "build", None)
     if build is not None and not callable(build):
-        raise ConfigError(f"Space {source.name}: build is not a function.")
+        raise ConfigError(
+            f"Space {source.name}: build is not a function; expected "
+            "build(config, input_shape, classes), or leave it out."
+        )
     return Space(source, module.suggest, module.baseline, build)
 
 

@@ -124,9 +124,10 @@ def _check_server(uri: str) -> None:
 def _check_port(host: str, port: int) -> None:
     try:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise TrackingError(
-            f"Tracking database at {host}:{port} does not answer ({error})."
+            f"Tracking database at {host}:{port} does not answer ({error}). Start it, or correct "
+            "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
         ) from None
 
 

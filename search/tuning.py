@@ -218,7 +218,7 @@ def _check_answers(address: str) -> None:
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or "/" in host:
+    if not host or not port.isdecimal() or "/" in host:
         raise ConfigError(
             f"Ray address {address!r}: expected host:port or auto. A study runs on a machine of "
             "its cluster; ray:// is not supported."
@@ -226,7 +226,7 @@ def _check_answers(address: str) -> None:
     advice = "Start one with `ray start --head`, or leave --address out to use this machine."
     try:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
             f"No Ray cluster answers at {address!r} ({_one_line(error)}). {advice}"
         ) from None

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 Units = Annotated[int, Field(ge=1, le=65_536)]
 Scalar = bool | int | float | str
+LARGE = 10**300
+"""What Python will neither write as text nor read from it has some 4,300 digits."""
 Initializer = Literal[
     "glorot_uniform",
     "glorot_normal",
@@ -45,6 +47,13 @@ class _ReadOnly(dict[str, Scalar]):
 
     def __reduce__(self) -> tuple[type[_ReadOnly], tuple[dict[str, Scalar]]]:
         return _ReadOnly, (dict(self),)
+
+
+def _kept(values: dict[str, Scalar]) -> _ReadOnly:
+    for name, value in values.items():
+        if isinstance(value, int) and abs(value) >= LARGE:
+            raise ValueError(f"{name!r} must be a whole number below 10**300")
+    return _ReadOnly(values)
 
 
 class TrialConfig(BaseModel):
@@ -104,9 +113,7 @@ class TrialConfig(BaseModel):
     """Ends after so many epochs in a row without a new best; None: never."""
     restore_best: bool = True
     """Whether the weights of the best epoch are kept; else those of the last one."""
-    extra: Annotated[dict[str, Scalar], AfterValidator(_ReadOnly)] = Field(
-        default_factory=_ReadOnly
-    )
+    extra: Annotated[dict[str, Scalar], AfterValidator(_kept)] = Field(default_factory=_ReadOnly)
     """For spaces with a `build` of their own: whatever it reads."""
 
     @model_validator(mode="after")

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 
 VALIDATION_FRACTION = 0.2
 
-quick = settings(deadline=None, max_examples=60)
-"""For property tests: no deadline, because the machine may be busy with something else."""
+quick = settings(deadline=None, max_examples=60, derandomize=True)
+"""For property tests: no deadline, because the machine may be busy with something else, and the
+same examples every time; `tests.fuzz` looks for new ones."""
 
 
 def make_epoch(epoch: int = 1, **values: Any) -> EpochReport:

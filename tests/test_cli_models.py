@@ -255,43 +255,6 @@ def test_the_password_of_a_store_comes_from_the_environment(
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
-    [
-        (["promote", "nothing"], 2, "No study 'nothing'"),
-        (["promote", "running"], 2, "has not ended"),
-        (["promote", "failed"], 2, "failed (no luck)"),
-        (["promote", "searched"], 2, "has no verdict"),
-        (["promote", "untracked"], 2, "registered no model"),
-        (["promote", "first", "--reason", ""], 2, "--reason is empty"),
-        (["promote", "first", "--override", " "], 2, "--override is empty"),
-        (["promote", "first", "--by", ""], 2, "--by is empty"),
-        (["rollback"], 4, "has no champion"),
-        (["rollback", "podium-pet"], 2, "Did you mean 'podium-pets'"),
-        (["rollback", "--to", "7"], 2, "no version '7'"),
-        (["champion", "nothing"], 2, "No registered model 'nothing'"),
-        (["predict", "nothing", "a.npy"], 2, "No registered model 'nothing'"),
-        (["predict", NAME, "a.npy"], 2, "a.npy: cannot be read"),
-        (["predict", NAME, "folder"], 2, "folder: is a folder"),
-        (["predict", f"{NAME}/8", "a.npy"], 2, "no version '8'"),
-        (["predict", f"{NAME}@champion", "a.npy"], 2, "no alias 'champion'"),
-    ],
-)
-def test_what_cannot_be_done_is_one_paragraph(
-    desk: Desk, words: list[str], code: int, said: str
-) -> None:
-    desk.add_study("first")
-    desk.record("running", None, State.RUNNING)
-    desk.record("failed", None, State.FAILED)
-    desk.record("searched", {"recommended": "x"})
-    desk.record("untracked", {"verdict": {}})
-    Path("folder").mkdir()
-    done = desk(*words)
-    assert (done.code, done.error.count("\n")) == (code, 0)
-    assert said in done.error
-    assert desk.aliases == {}
-
-
-@pytest.mark.parametrize(
     "words", [["promote", "s"], ["rollback"], ["champion"], ["predict", NAME, "a.npy"]]
 )
 def test_in_an_empty_folder_nothing_is_made(
