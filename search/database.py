@@ -49,6 +49,8 @@ DURABLE = {
         "SET tcp_keepalives_count = 3",
     ),
 }
+DAMAGE = ("malformed", "not a database", "no such table", "no such column")
+"""What SQLite says of a file that is not as it was written."""
 SCHEMA_LOCK = 0x506F6469756D
 STUDY_KEY = "hashtextextended('podium ' || current_schema() || ' ' || :study, 0)"
 HOLDER = text(
@@ -263,7 +265,7 @@ class Database:
     def _failure(self, error: DBAPIError) -> LedgerError:
         reason = reason_of(error)
         kept = "What was committed is kept"
-        if "malformed" in reason or "not a database" in reason:
+        if any(words in reason for words in DAMAGE):
             return LedgerError(
                 f"The ledger {self.name} is damaged: {reason}. Put back a copy of it, or save what "
                 f"can be read by `sqlite3 {self.name} .recover`."

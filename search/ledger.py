@@ -209,7 +209,10 @@ class Ledger:
                 self._prepare()
         except DBAPIError as error:
             self.close()
-            raise ConfigError(f"{name} cannot be used as a ledger: {reason_of(error)}.") from None
+            raise ConfigError(
+                f"{name} cannot be used as a ledger: {reason_of(error)}. Put back a copy of it, or "
+                "work in another folder."
+            ) from None
         except ConfigError:
             self.close()
             raise
@@ -255,6 +258,11 @@ class Ledger:
                     "of its own."
                 )
             version = connection.scalar(select(_meta.c.schema_version)) if known else None
+            if known and not isinstance(version, int):
+                raise ConfigError(
+                    f"{name} is damaged: it lacks its schema version. Put back a copy of it, or "
+                    "work in another folder."
+                )
             if version is not None:
                 _check_version(name, version)
             _metadata.create_all(connection)

@@ -4,6 +4,10 @@ Each reader gets files made of bytes that libFuzzer (atheris) changes as long as
 code; what is read goes through `checked` as well. A finding is anything but data or a `DataError`,
 more than `HANG_SECONDS` for one input, or memory beyond a limit. It ends with exit code 1, and the
 input is kept.
+
+Ten minutes for all and 100 s more for IDX, on two busy cores: 53,848 inputs (IDX 33,217, .npy
+10,572, .npz 6,777, CSV 3,282). Two findings, both mended and each a test in `test_unpacking`: text
+that is no Unicode, and an IDX file of no images whose other sizes are huge.
 """
 
 from __future__ import annotations

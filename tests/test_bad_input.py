@@ -425,7 +425,7 @@ def study(
         }
         ledger = Ledger(folder / "runs" / "ledger.db")
         ledger.begin_study("s", settings_of(**(settings or {})), known | (facts or {}), 0)
-        ledger.begin_trial("s", make_assignment(0), 0)
+        ledger.begin_trial("s", make_assignment(0, proposal={"params": {}}), 0)
         ledger.append("s", 0, make_report(make_epoch(1)))
         ledger.end_study("s", state, None, 1)
         ledger.close()
@@ -576,7 +576,7 @@ STORED = [
     ),
     bad(
         "status",
-        *("ledger.db", "schema version 99", "Use the Podium that wrote it"),
+        *("ledger.db", "schema version 99", "Update Podium"),
         make=study(statements=("UPDATE meta SET schema_version = 99",)),
     ),
     bad(
@@ -586,23 +586,27 @@ STORED = [
     ),
     bad(
         "status",
-        *("ledger.db", "lacks its epochs", "Put back a copy"),
+        *("ledger.db is damaged", "no such table: epochs", "Put back a copy"),
         make=study(statements=("DROP TABLE epochs",)),
+        code=3,
     ),
     bad(
         "status s",
         *("ledger", "holds a record that cannot be read", "Put back a copy"),
         make=study(statements=("UPDATE trials SET config = '{'",)),
+        code=3,
     ),
     bad(
         "compare s",
         *("ledger", "cannot be read", "'bogus'", "Put back a copy"),
         make=study(statements=("UPDATE trials SET state = 'bogus'",)),
+        code=3,
     ),
     bad(
         "status",
         *("ledger", "holds a record that cannot be read", "Put back a copy"),
         make=study(statements=("UPDATE studies SET settings = '[1'",)),
+        code=3,
     ),
     bad(
         "status",
@@ -614,7 +618,7 @@ STORED = [
     ),
     bad(
         "status",
-        *("ledger.db", "cannot be used as a ledger", "move the file away"),
+        *("ledger.db", "cannot be used as a ledger", "Put back a copy"),
         make=lambda folder: (folder / "runs" / "ledger.db").mkdir(parents=True),
     ),
     bad(

@@ -655,7 +655,12 @@ DAMAGED: dict[str, tuple[Callable[[Path], Path], str, str]] = {
     "csv with infinity in a pixel": (with_text(CSV_ROWS + "0,inf\n"), "own.csv", "infinite"),
     "csv not square": (with_text("label,a,b\n0,1,2\n1,2,3\n"), "own.csv", "--image-shape HxWxC"),
     "csv without pixels": (with_text("label\n0\n1\n"), "own.csv", "0 pixels"),
-    "csv with an open quote": (with_text('label,p0\n"0,1\n'), "own.csv", "damaged"),
+    "csv with an open quote": (with_text('label,p0\n"0,1\n'), "own.csv", "column 'p0' holds ''"),
+    "csv with an open quote further down": (
+        with_text(CSV_ROWS + '"0,1\n'),
+        "own.csv",
+        "damaged",
+    ),
     "csv of other bytes": (with_text(b"label,p0\n\xff\xfe,1\n"), "own.csv", "utf-8"),
     "csv with an empty label": (with_text(CSV_ROWS + ",3\n"), "own.csv", "name of a class"),
     "csv test without labels": (
