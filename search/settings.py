@@ -535,10 +535,13 @@ def shown(value: object) -> str:
     """A wrong value for a message; what is long is cut."""
     if isinstance(value, Mapping):
         value = dict(islice(value.items(), SHOWN))
-    elif isinstance(value, list | tuple | str):
+    elif isinstance(value, list | tuple):
         value = value[: SHOWN + 1]
+    elif isinstance(value, str):
+        value = masked(value[: 100 * SHOWN])[: SHOWN + 1]
     try:
         text = repr(value)
     except ValueError:  # Python does not write a number of thousands of digits.
         return f"a {type(value).__name__} that is too long"
+    text = masked(text)
     return text if len(text) <= SHOWN + 2 else f"{text[:SHOWN]}..."
