@@ -356,7 +356,7 @@ def test_more_features_than_pixels_fail_the_trial_with_the_reason(
 
 def _lost_parts(checkpoint: bytes) -> list[bytes]:
     """Checkpoints that are of no use: torn, of another version, half of one."""
-    with np.load(io.BytesIO(checkpoint)) as found:
+    with np.load(io.BytesIO(checkpoint), allow_pickle=False) as found:
         arrays = dict(found)
     scalars = json.loads(str(arrays.pop("scalars")))
     versions = [{**scalars, "version": version} for version in (0, 99, None)]
