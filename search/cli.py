@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from search.cli_models import EPILOGS, champion, predict, promote, rollback, tracking_of
 from search.credentials import masked
 from search.interruption import INTERRUPTIONS
-from search.records import ConfigError, PodiumError
+from search.records import ConfigError, PodiumError, TrackingError
 from search.settings import (
     CORRECTIONS,
     COSTS,
@@ -437,6 +437,7 @@ def status(
     study: Annotated[str | None, typer.Argument(help="One study in detail.")] = None,
 ) -> None:
     """List the studies of this folder, or show where one stands."""
+    from search.delivery import left
     from search.folder import existing_ledger, find_study
     from search.report import count_trials
 
@@ -454,12 +455,16 @@ def status(
             for s in ledger.studies()
         ]
         print_rows(rows, Format.TABLE)
+        if waiting := [s.name for s in ledger.studies() if s.ended_ms and left(ledger, s)]:
+            tell(f"MLflow does not have all of {', '.join(waiting)}: `podium sync` delivers it.")
         return
     record = find_study(ledger, study)
     say(
         f"Study {record.name}: {record.state.value}{f' ({record.reason})' if record.reason else ''}"
     )
     say(count_trials(ledger.trials(study)))
+    if record.ended_ms and (missing := left(ledger, record)):
+        tell(f"MLflow lacks {missing}: `podium sync {study}` delivers that.")
     openings = ledger.openings(record.facts["test_fingerprint"])
     say(f"Fingerprint {record.facts['fingerprint']}.")
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
@@ -468,6 +473,40 @@ def status(
         tell(str(record.outcome["summary"]))
         if "verdict" in record.outcome:
             tell(f"Verdict: {record.outcome['verdict']['sentence']}")
+
+
+@app.command(epilog="Examples: `podium sync`, `podium sync STUDY`")
+def sync(
+    study: Annotated[str | None, typer.Argument(help="One study. [all of this folder]")] = None,
+) -> None:
+    """Deliver to MLflow whatever it lacks: runs, metrics, reports, figures, the registered model.
+
+    For studies that ended while MLflow was away. Again after an interruption; nothing is stored
+    twice.
+    """
+    from search.delivery import left
+    from search.delivery import sync as synced
+    from search.folder import existing_ledger, find_study
+    from search.launch import now_ms
+
+    ledger = existing_ledger()
+    if study is not None:
+        say(synced(ledger, study, tracking_of(find_study(ledger, study)), now_ms()))
+        return
+    waiting = [record for record in ledger.studies() if left(ledger, record)]
+    if not waiting:
+        say("Nothing to deliver: MLflow has all of every study here.")
+    trouble = None
+    for record in waiting:
+        try:
+            say(synced(ledger, record.name, tracking_of(record), now_ms()))
+        except ConfigError as error:  # it is being run, and delivers by itself
+            say(f"{record.name}: {error}")
+        except TrackingError as error:
+            trouble = error
+            errors.print(f"podium: {record.name}: {error}", markup=False)
+    if trouble is not None:
+        raise typer.Exit(trouble.exit_code)
 
 
 @app.command(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import getpass
-import time
 from collections.abc import Sequence
 from contextlib import closing
 from datetime import UTC, datetime
@@ -67,10 +66,10 @@ def promote(
 
     def find() -> str:
         say(f"Study {study} names no model; looking for it ...")
-        name, now_ms = settings.model_name(record.facts.get("data", "")), time.time_ns() // 10**6
+        name = settings.model_name(record.facts.get("data", ""))
         client = open_registry(settings)
         with speaking(settings):
-            return find_unnamed(client, ledger, record, name, now_ms)
+            return find_unnamed(client, ledger, record, name)
 
     with closing(ledger):
         proposal = propose(record, find)

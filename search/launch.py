@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from search.data import LoadedData, load
-from search.folder import has_ledger, open_ledger, study_folder
+from search.delivery import make_tracker
+from search.folder import find_study, has_ledger, open_ledger, study_folder
 from search.ledger import Ledger, StudyRecord, taken
 from search.lock import held
 from search.records import ConfigError, DataError, Phase, PodiumError, State
@@ -237,7 +238,6 @@ def begin(
     facts: Mapping[str, Any],
     ledger: Ledger,
     extra: Mapping[str, Any],
-    unused: frozenset[str] = frozenset(),
     *,
     again: bool = False,
 ) -> Tracker:
@@ -248,7 +248,6 @@ def begin(
         facts: from `study_facts`.
         ledger: where to.
         extra: settings that are not those of `StudySettings`.
-        unused: those of `StudySettings` that mean nothing to this study: MLflow is not told.
         again: whether the study is there already, and goes on.
 
     Raises:
@@ -260,19 +259,7 @@ def begin(
         ledger.reopen_study(launch.name, stored)
     else:
         ledger.begin_study(launch.name, stored, facts, now_ms())
-    told = settings.model_dump(mode="json", exclude={"tracking", "study", *unused})
-    tags = _tags(launch, facts)
-    for name in ("sampler", "scheduler"):
-        if name in told:
-            tags[f"podium.{name}"] = told[name]
-    return Tracker(
-        settings.tracking,
-        ledger,
-        launch.name,
-        tags=tags,
-        params={**told, **extra},
-        fingerprint=launch.data.fingerprint,
-    )
+    return make_tracker(ledger, find_study(ledger, launch.name), settings.tracking)
 
 
 class SteadyClock:
@@ -345,17 +332,6 @@ def _check_name_is_free(name: str) -> None:
                 raise ConfigError(taken(name))
         finally:
             ledger.close()
-
-
-def _tags(launch: Launch, facts: Mapping[str, Any]) -> dict[str, str]:
-    return {
-        "podium.space": launch.space.source.identity,
-        "podium.data": launch.data.training.name,
-        "podium.fingerprint": launch.data.fingerprint,
-        "podium.test_fingerprint": launch.data.test.fingerprint,
-        "podium.git_commit": facts["git_commit"],
-        **{f"podium.version.{name}": value for name, value in facts["versions"].items()},
-    }
 
 
 def _versions() -> dict[str, str]:

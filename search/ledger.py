@@ -22,6 +22,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    delete,
     func,
     insert,
     inspect,
@@ -50,11 +51,16 @@ from search.records import (
 )
 from spaces.config import TrialConfig
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Raised by every change of what is stored, fields within its JSON included."""
-MIGRATIONS: dict[int, tuple[str, ...]] = {1: ("ALTER TABLE trials ADD COLUMN plan TEXT",), 2: ()}
+MIGRATIONS: dict[int, tuple[str, ...]] = {
+    1: ("ALTER TABLE trials ADD COLUMN plan TEXT",),
+    2: (),
+    3: (),
+}
 """From each earlier version to the next; tables that are missing are made in any case."""
 LEDGER_NAME = "ledger.db"
+EPOCHS_PER_DELIVERY = 150
 PLANNED = ("max_epochs", "validation_fraction", "tail", "folds", "experiment", "proposal")
 """What the ledger keeps of an assignment besides what has a column of its own."""
 
@@ -117,6 +123,13 @@ _tests = Table(
     Column("measures", Text, nullable=False),
     ForeignKeyConstraint(["study", "number"], ["trials.study", "trials.number"]),
 )
+_told = Table(
+    "told",
+    _metadata,
+    Column("study", String(64), primary_key=True),
+    ForeignKeyConstraint(["study"], ["studies.name"]),
+)
+"""Studies whose end MLflow knows."""
 _costs = Table(
     "costs",
     _metadata,
@@ -159,10 +172,16 @@ class StudyRecord:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What MLflow has not been told of one trial yet."""
+    """What MLflow has not been told of one trial yet.
+
+    Attributes:
+        epochs: at most `EPOCHS_PER_DELIVERY`, the first ones.
+        more: whether there are others.
+    """
 
     trial: TrialRecord
     epochs: tuple[EpochReport, ...]
+    more: bool = False
 
 
 def _repeatable(call: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -417,9 +436,13 @@ class Ledger:
     @_repeatable
     def reopen_study(self, name: str, settings: Mapping[str, Any]) -> None:
         """Records that a study goes on, with the settings that it goes on with."""
-        self._update_study(
-            name, settings=_dump(settings), state=State.RUNNING, reason=None, ended_ms=None
-        )
+        with self._database.written() as connection:
+            connection.execute(delete(_told).where(_told.c.study == name))
+            connection.execute(
+                update(_studies)
+                .where(_studies.c.name == name)
+                .values(settings=_dump(settings), state=State.RUNNING, reason=None, ended_ms=None)
+            )
 
     @_repeatable
     def trials(self, study: str) -> list[TrialRecord]:
@@ -495,12 +518,16 @@ class Ledger:
     # Delivery to MLflow
 
     @_repeatable
-    def undelivered(self, study: str, limit: int) -> list[Delivery]:
-        """Up to `limit` trials of which MLflow has not been told everything, oldest first."""
+    def undelivered(self, study: str, limit: int, after: int = -1) -> list[Delivery]:
+        """Up to `limit` trials of which MLflow has not been told everything, oldest first.
+
+        Only those whose number is above `after`.
+        """
         with self._database.read() as connection:
             rows = connection.execute(
                 select(_trials)
                 .where((_trials.c.study == study) & ~_trials.c.delivered)
+                .where(_trials.c.number > after)
                 .order_by(_trials.c.number)
                 .limit(limit)
             ).all()
@@ -514,14 +541,41 @@ class Ledger:
                         & ~_epochs.c.delivered
                     )
                     .order_by(_epochs.c.epoch)
+                    .limit(EPOCHS_PER_DELIVERY + 1)
                 ).all()
-                epochs = tuple(_epoch(text) for text in texts)
+                more = len(texts) > EPOCHS_PER_DELIVERY
+                epochs = tuple(_epoch(text) for text in texts[:EPOCHS_PER_DELIVERY])
                 tests = _test_results(
                     connection, (_tests.c.study == study) & (_tests.c.number == row.number)
                 )
                 trial = _trial(row, len(epochs), tests.get(row.number, ()))
-                deliveries.append(Delivery(trial, epochs))
+                deliveries.append(Delivery(trial, epochs, more))
             return deliveries
+
+    @_repeatable
+    def count_undelivered(self, study: str) -> int:
+        """Of how many trials MLflow has not been told everything."""
+        with self._database.read() as connection:
+            return int(
+                connection.scalar(
+                    select(func.count()).where((_trials.c.study == study) & ~_trials.c.delivered)
+                )
+                or 0
+            )
+
+    @_repeatable
+    def is_end_told(self, study: str) -> bool:
+        """Whether MLflow has been told how the study ended."""
+        with self._database.read() as connection:
+            row = connection.execute(select(_told).where(_told.c.study == study)).first()
+            return row is not None
+
+    @_repeatable
+    def set_end_told(self, study: str) -> None:
+        """Records that MLflow has been told how the study ended."""
+        with self._database.written() as connection:
+            connection.execute(delete(_told).where(_told.c.study == study))
+            connection.execute(insert(_told).values(study=study))
 
     @_repeatable
     def set_trial_run(self, study: str, number: int, run_id: str) -> None:

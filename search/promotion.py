@@ -22,7 +22,7 @@ from search.journal import (
 from search.ledger import Ledger, StudyRecord
 from search.loading import Reload
 from search.records import ConfigError, ModelVersion, PromotionRefused, State
-from search.registry import find_version, is_whole, register_late, version_of_study
+from search.registry import find_version, is_whole, register_recommended, version_of_study
 from search.settings import RUNS_PATH, GateSettings
 
 WORDS = 500
@@ -94,9 +94,7 @@ class Change:
     sentence: str
 
 
-def find_unnamed(
-    client: Any, ledger: Ledger, record: StudyRecord, registered_model: str, now_ms: int
-) -> str:
+def find_unnamed(client: Any, ledger: Ledger, record: StudyRecord, registered_model: str) -> str:
     """The model of a study whose outcome names none, put on record there; "" where there is none.
 
     A study that is killed right after it registered its model leaves it so. Where it could not
@@ -107,7 +105,6 @@ def find_unnamed(
         ledger: of the study.
         record: of the study, with a verdict.
         registered_model: its name.
-        now_ms: the time.
     """
     if not record.run_id:
         return ""
@@ -115,7 +112,8 @@ def find_unnamed(
     version = version_of_study(client, registered_model, record.name, record.run_id)
     trial = next((t for t in ledger.trials(record.name) if t.number == outcome.get("trial")), None)
     if version is None and trial is not None and is_whole(folder):
-        version = register_late(client, registered_model, record, trial.config, folder, now_ms)
+        model = register_recommended(client, registered_model, record, trial, folder)
+        version = model.version
     if version is None:
         return ""
     uri = f"models:/{registered_model}/{version}"
@@ -170,16 +168,18 @@ def propose(record: StudyRecord, find: Callable[[], str] = _nothing) -> Proposal
 
 def _without_model(record: StudyRecord) -> str:
     folder = _model_folder(record.name)
-    if not record.run_id:
-        why = "MLflow was never reached while it ran, so that it has no run there to register it of"
+    why = "MLflow has none of it" if record.run_id else "MLflow was never reached while it ran"
+    if is_whole(folder):
+        todo = (
+            f"The model itself is in {folder}. Start MLflow, or correct tracking_uri in "
+            f"mlflow.yaml; then `podium sync {record.name}` registers it."
+        )
     else:
-        why = f"MLflow has none of it, and {folder} holds none: its model is not whole"
-    kept = f" The model itself is in {folder}." if is_whole(folder) else ""
-    return (
-        f"Study {record.name} registered no model: {why}.{kept} Start MLflow, or correct "
-        "tracking_uri in mlflow.yaml; then run the study again, under another name, with "
-        "`podium run`."
-    )
+        todo = (
+            f"The model in {folder} is not whole. Run the study again, under another name, with "
+            "`podium run`."
+        )
+    return f"Study {record.name} registered no model: {why}. {todo}"
 
 
 def promote(

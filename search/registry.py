@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from search.escaping import as_line
 from search.records import Champion, ConfigError, ModelVersion, TrackingError, one_line
 from search.settings import TrackingSettings, nearest, without_password
-from search.tracking import check_tracking, connect, sqlite_path
+from search.tracking import check_tracking, connect, once, sqlite_path
 from search.unpacking import check_archive
 from spaces.config import TrialConfig
 
@@ -24,12 +25,16 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
     from search.ledger import StudyRecord
+    from search.records import TrialRecord
 
 MODEL_FILE = "data/model.keras"
 CHAMPION = "champion"
 PREVIOUS = "previous-champion"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
 PAGE = 100
+IDENTITY = ("podium.study", "podium.trial")
+"""Tags that tell which model it is, together with the run that it came from."""
+MODEL_FACTS = ("space", "data", "fingerprint", "test_fingerprint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +76,16 @@ def unpack(package: bytes, folder: Path) -> Path:
     Raises:
         TrackingError: it is not such a folder.
     """
+    fresh = folder.with_name(f".{folder.name}.{os.getpid()}")
     with zipfile.ZipFile(io.BytesIO(package)) as archive:
         check_archive(folder, archive)
-        archive.extractall(folder)
-    if not is_whole(folder):
+        archive.extractall(fresh)
+    if not is_whole(fresh):
+        shutil.rmtree(fresh)
         raise TrackingError(f"{folder}: the worker prepared no model.")
+    # A folder that is there is whole: what is registered later is read from it.
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.replace(folder)
     return folder / MODEL_FILE
 
 
@@ -107,21 +117,30 @@ def register(
     from mlflow.exceptions import MlflowException
     from mlflow.models import Model
 
-    known = _registered_before(client, name, tags)
-    if known is not None:
-        return known
-    logged = client.create_logged_model(experiment_id, name="recommended", source_run_id=run_id)
+    known = _versions(client, name, run_id, tags)
+    if known:
+        return known[0]
+    same = {key: tags[key] for key in IDENTITY if key in tags}
+    model_id = once(
+        lambda: str(
+            client.create_logged_model(
+                experiment_id, name="recommended", source_run_id=run_id, tags=same
+            ).model_id
+        ),
+        lambda: next((m.model_id for m in _logged(client, experiment_id, run_id, same)), None),
+    )
     card = Model.load(str(folder))
-    card.run_id, card.model_id = run_id, logged.model_id
-    card.artifact_path = logged.artifact_location
-    card.save(str(folder / "MLmodel"))
-    client.log_model_artifacts(logged.model_id, str(folder))
-    client.finalize_logged_model(logged.model_id, "READY")
+    card.run_id, card.model_id = run_id, model_id
+    card.artifact_path = client.get_logged_model(model_id).artifact_location
+    fresh = folder / ".MLmodel"
+    card.save(str(fresh))
+    fresh.replace(folder / "MLmodel")
+    client.log_model_artifacts(model_id, str(folder))
+    client.finalize_logged_model(model_id, "READY")
     client.log_batch(
         run_id,
         metrics=[
-            Metric(key, value, now_ms, 0, model_id=logged.model_id)
-            for key, value in metrics.items()
+            Metric(key, value, now_ms, 0, model_id=model_id) for key, value in metrics.items()
         ],
     )
     try:
@@ -129,26 +148,76 @@ def register(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = client.create_model_version(
-        name,
-        source=f"models:/{logged.model_id}",
-        run_id=run_id,
-        tags=dict(tags),
-        description=description,
-        model_id=logged.model_id,
+    version = once(
+        lambda: str(
+            client.create_model_version(
+                name,
+                source=f"models:/{model_id}",
+                run_id=run_id,
+                tags=dict(tags),
+                description=description,
+                model_id=model_id,
+            ).version
+        ),
+        lambda: next((v.version for v in _versions(client, name, run_id, tags)), None),
     )
-    return RegisteredModel(name, str(version.version), logged.model_id)
+    return RegisteredModel(name, version, model_id)
 
 
-def _registered_before(
-    client: MlflowClient, name: str, tags: Mapping[str, str]
-) -> RegisteredModel | None:
-    """The version of the same trial, where an earlier process came as far as that."""
-    same = ("podium.study", "podium.trial")
-    for version in client.search_model_versions(f"name = '{name}'"):
-        if all(tags.get(key) and version.tags.get(key) == tags[key] for key in same):
-            return RegisteredModel(name, str(version.version), str(version.model_id or ""))
-    return None
+def _versions(
+    client: MlflowClient, name: str, run_id: str, tags: Mapping[str, str]
+) -> list[RegisteredModel]:
+    """Versions of the same trial of the same run, the first one first."""
+    if not all(tags.get(key) for key in IDENTITY):
+        return []
+    found = [
+        version
+        for version in client.search_model_versions(f"run_id = '{run_id}'")
+        if version.name == name and all(version.tags.get(key) == tags[key] for key in IDENTITY)
+    ]
+    found.sort(key=lambda version: int(version.version))
+    # The store keeps no `model_id` with a version, but the address of its source.
+    return [
+        RegisteredModel(name, str(v.version), str(v.source).removeprefix("models:/")) for v in found
+    ]
+
+
+def _logged(
+    client: MlflowClient, experiment_id: str, run_id: str, tags: Mapping[str, str]
+) -> list[Any]:
+    """Logged models of the same trial of the same run, the first one first."""
+    if set(tags) != set(IDENTITY):
+        return []
+    found = [
+        model
+        for model in client.search_logged_models([experiment_id], f"source_run_id = '{run_id}'")
+        if all(model.tags.get(key) == tags[key] for key in IDENTITY)
+    ]
+    return sorted(found, key=lambda model: (model.creation_timestamp, model.model_id))
+
+
+def remove_duplicates(client: MlflowClient, model: RegisteredModel, run_id: str) -> None:
+    """Removes what MLflow made a second time, of the same files, after its client gave up.
+
+    A version that has an alias stays: somebody chose it.
+
+    Args:
+        client: of the store.
+        model: the one that stays.
+        run_id: the study's parent run.
+    """
+    version = client.get_model_version(model.name, model.version)
+    tags = {key: version.tags.get(key, "") for key in IDENTITY}
+    aliased = {str(number) for number in client.get_registered_model(model.name).aliases.values()}
+    for other in _versions(client, model.name, run_id, tags):
+        same = other.model_id == model.model_id and other.version != model.version
+        if same and other.version not in aliased:
+            client.delete_model_version(model.name, other.version)
+    used = {other.model_id for other in _versions(client, model.name, run_id, tags)}
+    experiment_id = client.get_run(run_id).info.experiment_id
+    for logged in _logged(client, experiment_id, run_id, tags):
+        if logged.model_id not in used:
+            client.delete_logged_model(logged.model_id)
 
 
 def is_whole(folder: Path) -> bool:
@@ -170,50 +239,61 @@ def version_of_study(client: MlflowClient, name: str, study: str, run_id: str) -
     return max((str(version.version) for version in own), key=int, default=None)
 
 
-def register_late(
-    client: MlflowClient,
-    name: str,
-    record: StudyRecord,
-    config: TrialConfig,
-    folder: Path,
-    now_ms: int,
-) -> str:
-    """Registers the model of a study that has ended; gives the version.
+def register_recommended(
+    client: MlflowClient, name: str, record: StudyRecord, trial: TrialRecord, folder: Path
+) -> RegisteredModel:
+    """Registers the model that a study recommends, from what the ledger and its folder hold.
+
+    The same whenever it is done, and nothing where it was done before.
 
     Args:
         client: of the store.
         name: of the registered model.
         record: of the study, with a verdict and a parent run.
-        config: of the model.
+        trial: that trained the model.
         folder: the MLflow model folder, complete.
-        now_ms: time of the metrics.
     """
-    verdict, study = (record.outcome or {})["verdict"], record.name
-    run = client.get_run(str(record.run_id))
+    verdict, study, facts = (record.outcome or {})["verdict"], record.name, record.facts
+    run_id = str(record.run_id)
+    run = client.get_run(run_id)
+    experiment_id, told = run.info.experiment_id, run.data.tags
     tested = verdict.get("tested", {})
-    found = {f"test_{key}": value for key, value in tested.get("measures", {}).items()}
-    accuracy = {"": "value", "_low": "low", "_high": "high"}
-    found |= {f"test_accuracy{k}": tested.get("accuracy", {}).get(v) for k, v in accuracy.items()}
-    same = ("space", "data", "fingerprint", "test_fingerprint")
-    tags = {key: run.data.tags.get(key, "") for key in (f"podium.{word}" for word in same)}
-    registered = register(
+    contests = verdict.get("contests", ())
+    baseline = next((c for c in contests if c.get("rival") == "baseline"), {"tested": tested})
+    accuracy = tested.get("accuracy", {})
+    found = {f"test_{key}": value for key, value in tested.get("measures", {}).items()} | {
+        "test_accuracy": accuracy.get("value"),
+        "test_accuracy_low": accuracy.get("low"),
+        "test_accuracy_high": accuracy.get("high"),
+        "baseline_test_accuracy": baseline.get("tested", {}).get("accuracy", {}).get("value"),
+        "test_openings": verdict.get("openings"),
+    }
+    # Facts of an old ledger may lack what the run tells.
+    tags = {(tag := f"podium.{key}"): facts.get(key) or told.get(tag) for key in MODEL_FACTS}
+    return register(
         client,
-        run.info.experiment_id,
-        run.info.run_id,
+        experiment_id,
+        run_id,
         name,
         folder,
-        metrics={key: value for key, value in found.items() if isinstance(value, int | float)},
-        description=f"{as_line(verdict.get('sentence', ''))}\n\nRegistered by `podium promote`, "
-        f"after study {study} had ended.",
+        metrics={k: float(value) for k, value in found.items() if isinstance(value, int | float)},
+        description=f"{as_line(verdict.get('sentence', ''))}\n\n"
+        f"[The report]({artifact_link(experiment_id, run_id)}) is among the artifacts of the run "
+        f"of study {study}.",
         tags={
             "podium.study": study,
-            "podium.config_id": config.config_id,
-            "podium.config": config.canonical_json,
-            **{key: value for key, value in tags.items() if value},
+            "podium.trial": str(trial.number),
+            "podium.config_id": trial.config.config_id,
+            "podium.config": trial.config.canonical_json,
+            **{key: str(value) for key, value in tags.items() if value},
         },
-        now_ms=now_ms,
+        now_ms=trial.ended_ms or record.started_ms,
     )
-    return registered.version
+
+
+def artifact_link(experiment_id: str, run_id: str) -> str:
+    """The report among a run's artifacts, as MLflow's UI addresses it."""
+    return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html"
 
 
 def open_registry(settings: TrackingSettings) -> MlflowClient:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.comparison import Judgement, Repetition, Row, compare, judge_notebook, protocol
-from search.escaping import as_line
+from search.delivery import tell_end, undelivered
 from search.folder import find_study, model_path, open_ledger, study_folder
 from search.gallery import Subject
 from search.illustration import Look, illustrate_reproduction, kept_model, look_into
@@ -29,13 +29,6 @@ from spaces.config import TrialConfig
 from spaces.notebooks import NOTEBOOKS, Notebook
 
 DOCS_PATH = Path("docs/notebooks.md")
-SEARCH_SETTINGS = frozenset(
-    {
-        *("trials", "max_epochs", "first_rung", "reduction", "sampler", "scheduler"),
-        *("finalists", "confirm_seeds", "folds", "grid", "space", "trial_timeout", "time_budget"),
-    }
-)
-"""Settings that a fixed list of trials does not use."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +121,7 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
     ledger = open_ledger()
     try:
         facts = study_facts(launch, _reference(notebook))
-        tracker = begin(launch, facts, ledger, _settings(request), SEARCH_SETTINGS)
+        tracker = begin(launch, facts, ledger, _settings(request))
         director = ReproductionDirector(
             name,
             jobs,
@@ -179,7 +172,7 @@ def _finish(
         ledger.end_study(name, State.FAILED, reason, now_ms())
         with suppress(Exception):  # the study's own error is the one to tell
             tracker.close(DELIVERY_SECONDS)
-            tracker.finish("FAILED", now_ms(), as_line(reason))
+            tell_end(ledger, tracker, State.FAILED, reason, now_ms())
         raise StudyFailed(reason)
     note = " ".join(judgement.sentences)
     outcome: dict[str, Any] = {"notebook": notebook.id, "summary": note}
@@ -189,24 +182,24 @@ def _finish(
     ledger.end_study(name, State.COMPLETED, None, now_ms())
     report = study_folder(name) / "report.md"
     report.write_text(render([(notebook, rows, judgement)], "report"), encoding="utf-8")
-    artifacts, trouble = [report], None
+    trouble = None
     try:
-        artifacts += _illustrate(launch, ledger, rows, director)
+        _illustrate(launch, ledger, rows, director)
     except Exception as error:  # noqa: BLE001 - the result stands without figures
         trouble = f"no figures: {one_line(error)}"
     try:
         tracker.close(DELIVERY_SECONDS)
-        tracker.finish("FINISHED", now_ms(), note, {}, artifacts)
+        tracker.patiently(lambda: tell_end(ledger, tracker, State.COMPLETED, None, now_ms()))
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
-        missing = f"MLflow does not have everything: {one_line(error)}"
+        missing = undelivered(name, error)
         trouble = f"{trouble}; {missing}" if trouble else missing
     return Reproduced(name, tuple(rows), judgement, report, trouble)
 
 
 def _illustrate(
     launch: Launch, ledger: Ledger, rows: Sequence[Row], director: ReproductionDirector
-) -> list[Path]:
-    """The folder with the notebook's figures, if what they show was run."""
+) -> None:
+    """Draws the notebook's figures, if what they show was run."""
     record = find_study(ledger, launch.name)
     notebook = find_notebook(record.settings["notebook"])
     wanted = {drawing.experiment for drawing in notebook.drawings}
@@ -234,7 +227,7 @@ def _illustrate(
             opened,
         )
     folder = study_folder(launch.name) / "figures"
-    return [folder] if illustrate_reproduction(notebook, rows, subjects, folder) else []
+    illustrate_reproduction(notebook, rows, subjects, folder)
 
 
 def outcome_of(

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from search import tuning
 from search.arrays import VALIDATION_FRACTION
+from search.delivery import model_folder, register_model, tell_end, undelivered
 from search.director import Progress, StudyDirector
-from search.escaping import as_line
 from search.folder import find_study, open_ledger, study_folder
 from search.gallery import Subject, draw, draw_varied
 from search.interruption import INTERRUPTIONS
@@ -30,10 +30,11 @@ from search.records import (
     Recommendation,
     State,
     StudyFailed,
+    TrackingError,
     Verdict,
     one_line,
 )
-from search.registry import RegisteredModel, find_champion, register, unpack
+from search.registry import RegisteredModel, find_champion, unpack
 from search.report import ReportContent, write_report
 from search.sampler import Sampler
 from search.scheduler import make_scheduler
@@ -230,7 +231,8 @@ def conduct(
             ledger.end_study(name, State.INTERRUPTED if by_hand else State.FAILED, reason, now_ms())
         with suppress(Exception):
             tracker.close(_leaving_seconds() if by_hand else DELIVERY_SECONDS)
-            tracker.finish("KILLED" if by_hand else "FAILED", now_ms(), as_line(reason))
+            state = State.INTERRUPTED if by_hand else State.FAILED
+            tell_end(ledger, tracker, state, reason, now_ms())
         raise
 
 
@@ -323,19 +325,19 @@ def _finish(
         outcome |= {"importances": importances}
         ledger.set_outcome(name, outcome)
     if director.package:
-        model_file = unpack(director.package, folder / "model")
+        model_file = unpack(director.package, model_folder(name))
+    missing, where = None, launch.settings.tracking
     try:
         tracker.close(DELIVERY_SECONDS)
-        if recommendation is not None and verdict is not None:
-            model = _register(
-                launch, tracker, recommendation, verdict, folder / "model", outcome["trial"]
-            )
-            ledger.set_outcome(name, outcome | {"model": model.uri})
-    except Exception as error:  # noqa: BLE001 - the result stands without MLflow
-        trouble = _joined(trouble, f"MLflow does not have everything: {one_line(error)}")
-    drawn = []
+    except TrackingError as error:
+        missing = undelivered(name, error)
+    if outcome and tracker.is_reached:
+        try:
+            model = tracker.patiently(lambda: register_model(ledger, tracker, where))
+        except Exception as error:  # noqa: BLE001 - the result stands without MLflow
+            missing = undelivered(name, error)
     try:
-        drawn = _illustrate(launch, ledger, director)
+        _illustrate(launch, ledger, director)
     except Exception as error:  # noqa: BLE001 - and without figures
         trouble = _joined(trouble, f"no figures: {one_line(error)}")
     trials = ledger.trials(name)
@@ -356,38 +358,28 @@ def _finish(
         openings=ledger.openings(launch.data.test.fingerprint),
         training=launch.data.training,
         inspected=director.inspected,
-        trouble=trouble or "",
+        trouble=_joined(trouble, missing) if missing else trouble or "",
         refusal=refusal,
     )
-    html, written = folder / "report.html", []
     try:
-        written = list(write_report(content, folder))
+        write_report(content, folder)
     except Exception as error:  # noqa: BLE001 - and without a page
         trouble = _joined(trouble, f"no report: {one_line(error)}")
-    if tracker.run_id:
+    state = State.FAILED if refusal else State.COMPLETED
+    reason = str(refusal) if refusal else None
+    if tracker.is_reached and (model is not None or not outcome):
         try:
-            unjudged = str(refusal or "Search only: nothing was confirmed.")
-            told = [verdict.sentence if verdict else unjudged, director.cut]
-            note = as_line(" ".join(told).strip())
-            note += f"\n\n[The report]({_artifact_link(tracker)}) has the reasons."
-            metrics = {"best_val_accuracy": director.progress.best or 0.0}
-            status = "FAILED" if refusal else "FINISHED"
-            tracker.finish(status, now_ms(), note, metrics, [*written, *drawn])
+            tracker.patiently(lambda: tell_end(ledger, tracker, state, reason, now_ms()))
         except Exception as error:  # noqa: BLE001 - likewise
-            trouble = _joined(trouble, f"MLflow does not have everything: {one_line(error)}")
+            missing = undelivered(name, error)
+    if missing is not None:
+        trouble = _joined(trouble, missing)
     # Last: until then `podium resume` does again what may be missing.
-    if refusal:
-        ledger.end_study(name, State.FAILED, str(refusal), now_ms())
-    else:
-        ledger.end_study(name, State.COMPLETED, None, now_ms())
+    ledger.end_study(name, state, reason, now_ms())
+    html = folder / "report.html"
     return Outcome(
         name, recommendation, verdict, html, model, model_file, trouble, refusal, director.cut
     )
-
-
-def _artifact_link(tracker: Tracker) -> str:
-    """The report among the run's artifacts, as MLflow's UI addresses it."""
-    return f"#/experiments/{tracker.experiment_id}/runs/{tracker.run_id}/artifacts/report.html"
 
 
 def _importances(director: StudyDirector) -> dict[str, float]:
@@ -397,8 +389,8 @@ def _importances(director: StudyDirector) -> dict[str, float]:
         return {}
 
 
-def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> list[Path]:
-    """The folder with the figures of the study, and of the recommended model if there is one."""
+def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> None:
+    """Draws the figures of the study, and of the recommended model if there is one."""
     folder, trials = study_folder(launch.name) / "figures", ledger.trials(launch.name)
     draw_varied(trials, folder)
     if director.inspected is not None and director.shipped is not None:
@@ -413,50 +405,10 @@ def _illustrate(launch: Launch, ledger: Ledger, director: StudyDirector) -> list
         draw(subject, folder / "recommended")
     elif director.verdict is not None:
         raise StudyFailed(f"the model was not looked into: {director.inspection_failure}")
-    return [folder]
 
 
 def _joined(trouble: str | None, more: str) -> str:
     return f"{trouble}; {more}" if trouble else more
-
-
-def _register(
-    launch: Launch,
-    tracker: Tracker,
-    recommendation: Recommendation,
-    verdict: Verdict,
-    folder: Path,
-    trial: int,
-) -> RegisteredModel:
-    baseline, data = verdict.against("baseline"), launch.data
-    found = {
-        "test_accuracy_low": verdict.tested.accuracy.low,
-        "test_accuracy_high": verdict.tested.accuracy.high,
-        **{f"test_{key}": value for key, value in verdict.tested.measures.scalars.items()},
-        "baseline_test_accuracy": (baseline.tested if baseline else verdict.tested).accuracy.value,
-        "test_openings": float(verdict.openings),
-    }
-    return register(
-        tracker.client,
-        tracker.experiment_id,
-        tracker.run_id,
-        launch.settings.tracking.model_name(data.training.name),
-        folder,
-        metrics={key: value for key, value in found.items() if value == value},
-        description=f"{as_line(verdict.sentence)}\n\n[The report]({_artifact_link(tracker)}) is "
-        f"among the artifacts of the run of study {launch.name}.",
-        tags={
-            "podium.study": launch.name,
-            "podium.trial": str(trial),
-            "podium.config_id": recommendation.winner.config.config_id,
-            "podium.config": recommendation.winner.config.canonical_json,
-            "podium.space": launch.space.source.identity,
-            "podium.data": data.training.name,
-            "podium.fingerprint": data.fingerprint,
-            "podium.test_fingerprint": data.test.fingerprint,
-        },
-        now_ms=now_ms(),
-    )
 
 
 def _reason(error: BaseException) -> str:

@@ -10,9 +10,11 @@ import os
 import re
 import socket
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,14 +30,20 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
 
 CONNECT_SECONDS = 5.0
-TRIALS_PER_ROUND = 50
+TRIALS_PER_ROUND = 20
 METRICS_PER_BATCH = 1000
 PARAMS_PER_BATCH = 100
 PARAM_LENGTH = 6000
 KEY_LENGTH = 250
 CLASSES_AS_METRICS = 20
+RUNS_PER_PAGE = 200
 IDLE_SECONDS = 2.0
 RETRY_SECONDS = 5.0
+LAST_RETRY_SECONDS = 0.5
+GIVE_UP_SECONDS = 15.0
+"""Nobody who waits for MLflow waits longer than this while nothing gets through."""
+ATTEMPTS = 4
+RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 RUN_STATUS = {
     State.COMPLETED: "FINISHED",
     State.STOPPED: "FINISHED",
@@ -134,7 +142,7 @@ def _check_port(host: str, port: int) -> None:
 def connect(settings: TrackingSettings) -> MlflowClient:
     """A client of the store that the settings name. Imports MLflow, which takes seconds."""
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault(RETRIES_VARIABLE, "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
     import mlflow
 
@@ -147,11 +155,57 @@ def connect(settings: TrackingSettings) -> MlflowClient:
     return mlflow.MlflowClient()
 
 
+def is_away(error: BaseException) -> bool:
+    """Whether MLflow did not answer or failed, rather than refused what it was told."""
+    cause = error if isinstance(error, OSError) else error.__context__
+    answer = getattr(cause, "response", None)
+    if answer is not None and answer.status_code < http.HTTPStatus.INTERNAL_SERVER_ERROR:
+        return False
+    unavailable = getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
+    return isinstance(cause, OSError) or unavailable
+
+
+def once(create: Callable[[], str], find: Callable[[], str | None]) -> str:
+    """Makes what MLflow would make twice if it were asked twice: a run, a model, a version.
+
+    MLflow's client repeats any request whose answer it did not get, and one that was carried out
+    is then carried out again. Here it asks once, and looks before it asks again.
+
+    Args:
+        create: makes it; gives its key.
+        find: gives the key of the one that was made; None where there is none.
+    """
+    known, attempts = find(), 0
+    while known is None:
+        attempts += 1
+        try:
+            with _without_repetition():
+                known = create()
+        except Exception as error:
+            if attempts == ATTEMPTS or not is_away(error):
+                raise
+            known = find()
+    return known
+
+
+@contextmanager
+def _without_repetition() -> Iterator[None]:
+    before = os.environ.get(RETRIES_VARIABLE)
+    os.environ[RETRIES_VARIABLE] = "0"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[RETRIES_VARIABLE]
+        else:
+            os.environ[RETRIES_VARIABLE] = before
+
+
 class Tracker:
     """Tells MLflow what the ledger holds of one study, in batches, and remembers what it told.
 
     Trials never wait for it: it reads the ledger, not a queue, so that nothing is lost or grows
-    when MLflow is slow or away.
+    when MLflow is slow or away. Whatever it does can be broken off anywhere and done again.
     """
 
     def __init__(
@@ -177,10 +231,14 @@ class Tracker:
         self._tags, self._params, self._fingerprint = dict(tags), dict(params), fingerprint
         self._wake, self._closing = threading.Event(), threading.Event()
         self._thread = threading.Thread(target=self._drain, name="podium-tracker", daemon=True)
+        self._gave_up = threading.Event()
         self._client: MlflowClient | None = None
         self._experiment_id = self._run_id = ""
         self._openings_told = 0
+        self._taken_up: set[int] = set()
+        self._got_through = time.monotonic()
         self.trouble: str | None = None
+        self._away = False
         self.on_reached: Callable[[MlflowClient], None] = lambda _: None
         """Called once, from the background thread, when MLflow was reached; must not raise."""
 
@@ -195,47 +253,91 @@ class Tracker:
     def close(self, seconds: float) -> None:
         """Waits until every trial is delivered, and ends the thread.
 
+        Waits as long as something gets through, and `GIVE_UP_SECONDS` more, but never longer than
+        `seconds`.
+
         Raises:
-            TrackingError: not everything was delivered within `seconds`; the ledger has it.
+            TrackingError: not everything was delivered; the ledger has it.
         """
+        began = time.monotonic()
         self._closing.set()
         self._wake.set()
-        self._thread.join(seconds)
+        while self._thread.is_alive():
+            now = time.monotonic()
+            if now - began > seconds or now - max(began, self._got_through) > GIVE_UP_SECONDS:
+                break
+            self._thread.join(0.1)
+        self._gave_up.set()
+        self._thread.join(2 * LAST_RETRY_SECONDS)
         if self._thread.is_alive():
-            raise TrackingError(f"not everything was delivered within {seconds:.0f} s.")
+            self._away = True
+            self.trouble = self.trouble or f"no answer in {time.monotonic() - began:.0f} s"
         if self.trouble is not None:
             raise TrackingError(self.trouble)
+
+    def deliver(self) -> None:
+        """Delivers, in the calling thread, everything that the ledger holds of the study's trials.
+
+        Raises:
+            Exception: MLflow's; what was delivered before stays so.
+        """
+        self._begin()
+        self._deliver_openings()
+        self._deliver_trials()
+
+    def patiently(self, work: Callable[[], Item]) -> Item:
+        """Does what can be done again, until it is done.
+
+        Raises:
+            Exception: MLflow's, when it refused, or nothing got through for `GIVE_UP_SECONDS`.
+        """
+        failed: float | None = None
+        while True:
+            try:
+                return work()
+            except Exception as error:
+                now = time.monotonic()
+                failed = now if failed is None else failed
+                patience = max(failed, self._got_through) + GIVE_UP_SECONDS
+                if not is_away(error) or now > patience:
+                    raise
+            time.sleep(LAST_RETRY_SECONDS)
 
     def finish(
         self,
         status: str,
-        now_ms: int,
+        ended_ms: int,
         note: str,
-        metrics: Mapping[str, float] | None = None,
+        metrics: Sequence[tuple[str, float, int]] = (),
         artifacts: Sequence[Path] = (),
     ) -> None:
-        """Ends the parent run, after `close`.
+        """Ends the parent run, after everything else was delivered.
 
         Args:
-            status: FINISHED or FAILED.
-            now_ms: when.
+            status: FINISHED, FAILED or KILLED.
+            ended_ms: when.
             note: shown as the run's description.
-            metrics: of the study as a whole.
+            metrics: of the study as a whole, each with its time: the same one as the last time, so
+                that telling it again stores nothing twice.
             artifacts: files and folders to upload.
         """
         from mlflow.entities import Metric, RunTag
 
         self.client.log_batch(
             self._run_id,
-            metrics=[Metric(key, value, now_ms, 0) for key, value in (metrics or {}).items()],
+            metrics=[Metric(key, value, when_ms, 0) for key, value, when_ms in metrics],
             tags=[RunTag("mlflow.note.content", note)],
         )
+        self._progress()
         for path in artifacts:
             if path.is_dir():
                 self.client.log_artifacts(self._run_id, str(path), path.name)
             else:
                 self.client.log_artifact(self._run_id, str(path))
-        self.client.set_terminated(self._run_id, status, now_ms)
+            self._progress()
+        self._remove_duplicates()
+        # Last: a run that has ended has everything.
+        self.client.set_terminated(self._run_id, status, ended_ms)
 
     @property
     def client(self) -> MlflowClient:
@@ -243,6 +345,16 @@ class Tracker:
         if self._client is None:
             raise TrackingError(f"MLflow was not reached: {self.trouble}")
         return self._client
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether MLflow has the parent run, and answered the last time."""
+        return bool(self._run_id) and not self._away
+
+    @property
+    def study(self) -> str:
+        """Its name."""
+        return self._study
 
     @property
     def run_id(self) -> str:
@@ -259,19 +371,20 @@ class Tracker:
             closing = self._closing.is_set()
             self._wake.clear()
             try:
-                self._begin()
-                while self._deliver_round():
-                    pass
-                self._deliver_openings()
-                self.trouble = None
+                self.deliver()
+                self.trouble, self._away = None, False
             except Exception as error:  # noqa: BLE001 - MLflow's trouble is never the study's
-                self.trouble = one_line(error)
-            if closing:
+                self.trouble, self._away = one_line(error), is_away(error)
+            if not closing:
+                if self.trouble:
+                    self._closing.wait(RETRY_SECONDS)
+                else:
+                    self._wake.wait(IDLE_SECONDS)
+            elif not self._away or self._gave_up.wait(LAST_RETRY_SECONDS):
                 return
-            if self.trouble:
-                self._closing.wait(RETRY_SECONDS)
-            else:
-                self._wake.wait(IDLE_SECONDS)
+
+    def _progress(self) -> None:
+        self._got_through = time.monotonic()
 
     def _begin(self) -> None:
         if self._client is None:
@@ -279,37 +392,44 @@ class Tracker:
         if not self._experiment_id:
             self._experiment_id = _experiment(self._client, self._settings)
         if not self._run_id:
-            study = self._ledger.study(self._study)
-            run_id = study.run_id if study else None
-            if run_id is None:
-                run_id = self._adopted_run() or self._create_run(
-                    self._study, study.started_ms if study else 0, {"podium.study": self._study}
-                )
-                self._ledger.set_study_run(self._study, run_id)
+            run_id = self._parent_run()
             self._go_on(run_id)
             self._run_id = run_id
+            self._progress()
             self.on_reached(self._client)
 
-    def _adopted_run(self) -> str | None:
-        """The study's run, where it was made and the ledger did not come to know of it."""
-        runs = self._client_runs(f"tags.`podium.study` = '{self._study}'")
-        parents = [r for r in runs if "mlflow.parentRunId" not in r.data.tags]
-        return str(parents[0].info.run_id) if parents else None
+    def _parent_run(self) -> str:
+        study = self._ledger.study(self._study)
+        if study is not None and study.run_id is not None:
+            return study.run_id
+        started_ms = study.started_ms if study else 0
+        run_id = once(
+            lambda: self._create_run(self._study, started_ms, {"podium.study": self._study}),
+            lambda: next((str(run.info.run_id) for run in self._parents(started_ms)), None),
+        )
+        self._ledger.set_study_run(self._study, run_id)
+        return run_id
 
-    def _client_runs(self, query: str) -> list[Any]:
-        found: list[Any] = []
+    def _parents(self, started_ms: int) -> Iterator[Any]:
+        """Runs of this study and no other: elsewhere there may be one of the same name."""
+        runs = self._client_runs(
+            f"tags.`podium.study` = '{self._study}' and attributes.start_time = {started_ms}"
+        )
+        return (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
+
+    def _client_runs(self, query: str) -> Iterator[Any]:
         token: str | None = None
         while True:
             page = self.client.search_runs(
-                [self._experiment_id], query, max_results=1000, page_token=token
+                [self._experiment_id], query, max_results=RUNS_PER_PAGE, page_token=token
             )
-            found += page
+            yield from page
             token = page.token
             if not token:
-                return found
+                return
 
     def _go_on(self, run_id: str) -> None:
-        """Tells the parent run what it lacks, and takes up runs that the ledger does not know."""
+        """Tells the parent run what it lacks."""
         run = self.client.get_run(run_id)
         missing = {k: v for k, v in self._params.items() if _key(k) not in run.data.params}
         self._log_params(run_id, missing)
@@ -317,13 +437,54 @@ class Tracker:
             self.client.log_inputs(run_id, datasets=[self._dataset()])
         if run.info.status != "RUNNING":
             self.client.update_run(run_id, "RUNNING")
-        unknown = {t.number for t in self._ledger.trials(self._study) if t.run_id is None}
-        if not unknown:
-            return
-        for child in self._client_runs(f"tags.`mlflow.parentRunId` = '{run_id}'"):
-            number = int(child.data.tags.get("podium.trial", -1))
-            if number in unknown:
-                self._ledger.set_trial_run(self._study, number, str(child.info.run_id))
+
+    def _trial_run(self, trial: TrialRecord) -> str:
+        """The trial's run: the one that the ledger or MLflow knows, or else a new one."""
+        run_id = trial.run_id
+        if run_id is None:
+            run_id = once(
+                lambda: self._create_run(
+                    f"{trial.phase} {trial.number:03d}", trial.started_ms, self._trial_tags(trial)
+                ),
+                lambda: self._known_run(trial.number),
+            )
+            self._ledger.set_trial_run(self._study, trial.number, run_id)
+        if trial.number not in self._taken_up:
+            self._take_up(trial, run_id)
+            self._taken_up.add(trial.number)
+        return run_id
+
+    def _known_run(self, number: int) -> str | None:
+        runs = self._client_runs(
+            f"tags.`mlflow.parentRunId` = '{self._run_id}' and tags.`podium.trial` = '{number}'"
+        )
+        return next((str(run.info.run_id) for run in runs), None)
+
+    def _take_up(self, trial: TrialRecord, run_id: str) -> None:
+        """Completes and corrects what an earlier process left of a run."""
+        from mlflow.entities import RunTag
+
+        run = self.client.get_run(run_id)
+        if not run.inputs.dataset_inputs:
+            self.client.log_inputs(run_id, datasets=[self._dataset()])
+        if trial.reason is None and "podium.reason" in run.data.tags:
+            self.client.delete_tag(run_id, "podium.reason")
+        if trial.state is State.RUNNING and run.info.status != "RUNNING":
+            self.client.log_batch(run_id, tags=[RunTag("podium.state", State.RUNNING)])
+            self.client.update_run(run_id, "RUNNING")
+
+    def _remove_duplicates(self) -> None:
+        """Removes runs of the same trial or study: MLflow made one after its client gave up."""
+        study = self._ledger.study(self._study)
+        known = {t.number: t.run_id for t in self._ledger.trials(self._study)}
+        doubtful = [*self._parents(study.started_ms if study else 0)]
+        extra = [run.info.run_id for run in doubtful if run.info.run_id != self._run_id]
+        for child in self._client_runs(f"tags.`mlflow.parentRunId` = '{self._run_id}'"):
+            own = known.get(int(child.data.tags.get("podium.trial", -1)))
+            if own is not None and own != child.info.run_id:
+                extra.append(child.info.run_id)
+        for run_id in extra:
+            self.client.delete_run(run_id)
 
     def _create_run(self, name: str, started_ms: int, tags: Mapping[str, str]) -> str:
         run = self.client.create_run(
@@ -350,21 +511,25 @@ class Tracker:
                 params=[Param(_key(key), str(value)[:PARAM_LENGTH]) for key, value in part],
             )
 
-    def _deliver_round(self) -> bool:
-        deliveries = self._ledger.undelivered(self._study, TRIALS_PER_ROUND)
-        delivered, refusal = 0, None
-        for delivery in deliveries:
-            try:
-                self._deliver(delivery)
-            except Exception as error:  # noqa: BLE001 - one trial must not hold up the others
-                refusal = error
-                continue
-            self._ledger.mark_delivered(self._study, delivery)
-            delivered += 1
+    def _deliver_trials(self) -> None:
+        """In rounds, so that no backlog is ever in memory as a whole."""
+        after, refusal = -1, None
+        while deliveries := self._ledger.undelivered(self._study, TRIALS_PER_ROUND, after):
+            for delivery in deliveries:
+                after = delivery.trial.number
+                try:
+                    self._deliver(delivery)
+                except Exception as error:
+                    if is_away(error):
+                        raise
+                    refusal = error  # One trial must not hold up the others.
+                    continue
+                self._ledger.mark_delivered(self._study, delivery)
+                if delivery.more:
+                    after -= 1
+                    break
         if refusal is not None:
             raise refusal
-        # A trial still running stays undelivered only while something new comes in.
-        return delivered == TRIALS_PER_ROUND
 
     def _deliver_openings(self) -> None:
         """Tags the parent run with each time that the study opened the test split."""
@@ -383,14 +548,7 @@ class Tracker:
         from mlflow.entities import Metric, RunTag
 
         trial = delivery.trial
-        run_id = trial.run_id
-        if run_id is None:
-            run_id = self._create_run(
-                f"{trial.phase} {trial.number:03d}", trial.started_ms, self._trial_tags(trial)
-            )
-            # At once: whatever fails after this is tried again on the same run.
-            self._ledger.set_trial_run(self._study, trial.number, run_id)
-            self.client.log_inputs(run_id, datasets=[self._dataset()])
+        run_id = self._trial_run(trial)
         # With every delivery: the same value again changes nothing.
         self._log_params(run_id, config_params(trial))
         metrics = [
@@ -398,7 +556,8 @@ class Tracker:
             for item in delivery.epochs
             for key, value in item.metrics.items()
         ]
-        if trial.state != State.RUNNING and trial.totals is not None:
+        # An interrupted trial may go on, and its totals are known when it ends.
+        if trial.state not in (State.RUNNING, State.INTERRUPTED) and trial.totals is not None:
             totals, ended = trial.totals, trial.ended_ms or trial.started_ms
             metrics += [
                 Metric(key, float(value), ended, totals.best_epoch)
@@ -412,9 +571,10 @@ class Tracker:
         ]
         for part in _chunks(metrics, METRICS_PER_BATCH):
             self.client.log_batch(run_id, metrics=part)
+            self._progress()
         if trial.compiled:
             self._log_params(run_id, {f"compiled.{k}": v for k, v in trial.compiled.items()})
-        if trial.state != State.RUNNING:
+        if trial.state != State.RUNNING and not delivery.more:
             tags = [RunTag("podium.state", state_in_words(trial))]
             if trial.reason:
                 tags.append(RunTag("podium.reason", trial.reason))
@@ -422,6 +582,7 @@ class Tracker:
             self.client.log_dict(run_id, trial.config.model_dump(mode="json"), "config.json")
             self.client.log_dict(run_id, evaluation(trial), "evaluation.json")
             self.client.set_terminated(run_id, RUN_STATUS[trial.state], trial.ended_ms)
+        self._progress()
 
     def _trial_tags(self, trial: TrialRecord) -> dict[str, str]:
         return {

@@ -805,7 +805,7 @@ def test_a_proposal_may_be_found_where_the_study_does_not_tell_of_it() -> None:
         ({"outcome": {"verdict": {}}}, "registered no model"),
         ({"outcome": {"verdict": {}, "model": "m"}}, "registered no model"),
         ({"outcome": {"verdict": {}}}, "never reached while it ran"),
-        ({"outcome": {"verdict": {}}, "run_id": "abc"}, "model is not whole"),
+        ({"outcome": {"verdict": {}}, "run_id": "abc"}, "is not whole"),
     ],
 )
 def test_a_study_without_a_model_says_what_to_do(values: dict[str, Any], said: str) -> None:

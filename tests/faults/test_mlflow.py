@@ -1,0 +1,91 @@
+"""MLflow that fails, and processes that die while they tell it: nothing is lost or told twice."""
+
+from __future__ import annotations
+
+import http.client
+import http.server
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.delivery_writes import DELIVERY_WRITES
+from tests.faults.servers import KINDS, Proxy
+from tests.faults.tracking import TRACKING
+from tests.running import serving
+
+SEED = 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", TRACKING)
+def test_nothing_is_lost_or_told_twice_when_mlflow_fails(fault: str, tmp_path: Path) -> None:
+    for outcome in TRACKING[fault](tmp_path, 1, SEED):
+        print(outcome)
+        assert outcome.losses == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", DELIVERY_WRITES)
+def test_whoever_is_killed_between_two_writes_is_finished_by_the_next(
+    fault: str, tmp_path: Path
+) -> None:
+    outcomes = list(DELIVERY_WRITES[fault](tmp_path, 1000, SEED))
+    assert len(outcomes) > 20
+    assert [loss for outcome in outcomes for loss in outcome.losses] == []
+
+
+class _Counting(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    seen: list[bytes]
+
+    def do_POST(self) -> None:
+        self.seen.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.send_header("Content-Length", "8")
+        self.end_headers()
+        self.wfile.write(b"answered")
+
+
+@pytest.fixture
+def seen() -> Iterator[tuple[int, list[bytes]]]:
+    class Handler(_Counting):
+        seen: list[bytes] = []  # noqa: RUF012 - of this test
+
+    with serving(Handler) as port:
+        yield port, Handler.seen
+
+
+def _post(port: int) -> str:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=0.5)
+    try:
+        connection.request("POST", "/", b"asked")
+        answer = connection.getresponse()
+        return f"{answer.status} {answer.read().decode()}"
+    except (OSError, http.client.HTTPException) as error:
+        return type(error).__name__
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_proxy_disturbs_as_it_says(
+    kind: str, seen: tuple[int, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port, bodies = seen
+    proxy = Proxy(port, 1.0, SEED, 0.8)
+    monkeypatch.setattr(proxy._random, "choice", lambda _: kind)
+    with proxy.serving() as uri:
+        said = _post(int(uri.rpartition(":")[2]))
+        if kind == "late":
+            assert bodies == []
+    assert said == "500 disturbed" if kind.startswith("500") else said not in ("", "200 answered")
+    carried_out = kind in ("500 after", "cut after", "half", "hang after", "late")
+    assert bodies == [b"asked"] * carried_out
+
+
+def test_a_proxy_lets_the_rest_through(seen: tuple[int, list[bytes]]) -> None:
+    port, bodies = seen
+    with Proxy(port, 0.0, SEED, 1.0).serving() as uri:
+        assert _post(int(uri.rpartition(":")[2])) == "200 answered"
+    assert bodies == [b"asked"]

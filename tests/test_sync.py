@@ -1,0 +1,248 @@
+"""`podium sync`: what MLflow lacks of a study is delivered later, once, whatever interrupts it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import pytest
+from typer.testing import CliRunner
+
+from search import tracking
+from search.cli import app
+from search.delivery import Left, left, make_tracker, register_model, tell_end
+from search.folder import find_study
+from search.ledger import Ledger
+from search.lock import held
+from search.records import PodiumError, State
+from tests.faults.servers import free_port
+from tests.stores import new_store
+from tests.unsynced import ENDED, STUDY, begin, ended, interrupted, open_ledger, stored
+from tests.unsynced import tracking as tracking_of
+
+
+@dataclass(frozen=True)
+class Done:
+    code: int
+    out: str
+    err: str
+
+
+@dataclass
+class Desk:
+    folder: Path
+    client: mlflow.MlflowClient
+
+    def __call__(self, *words: str) -> Done:
+        result = CliRunner().invoke(app, words)
+        if isinstance(result.exception, PodiumError):
+            return Done(result.exception.exit_code, result.stdout, str(result.exception))
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return Done(result.exit_code, result.stdout, result.stderr)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.setattr(tracking, "GIVE_UP_SECONDS", 0.5)
+    return Desk(tmp_path, new_store(tmp_path))
+
+
+def test_sync_delivers_what_the_study_itself_would_have(desk: Desk) -> None:
+    ledger = ended(desk.folder)
+    record = find_study(ledger, STUDY)
+    assert left(ledger, record) == Left(2, True)
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    assert done.out == (
+        f"{STUDY}: delivered 2 trials and its end; its model is models:/podium-pets/1.\n"
+    )
+    found = stored(desk.folder)
+    parent = next(run for run in found["runs"] if run["info"][0] == STUDY)
+    assert parent["info"][1:] == ["FINISHED", record.started_ms, ENDED]
+    assert parent["tags"]["note"].startswith("Ship it")
+    assert "podium.test_opened.1" in parent["tags"]
+    assert parent["metrics"]["best_val_accuracy"] == [[0, 1_700_000_001_500, 0.71]]
+    assert parent["metrics"]["test_accuracy"]
+    assert len(found["runs"]) == 3
+    names = [name.split("artifacts/")[-1] for name, _ in found["files"]]
+    for file in ("report.html", "report.md", "figures/varied.png", "figures/recommended/loss.png"):
+        assert file in names
+    [[name, version, description, tags, run_id, source]] = found["versions"]
+    assert (name, str(version)) == ("podium-pets", "1")
+    assert "[The report](#/experiments/" in description
+    assert (tags["podium.study"], tags["podium.trial"]) == (STUDY, "1")
+    assert (tags["podium.space"], tags["podium.test_fingerprint"]) == ("mlp", "0123")
+    assert (run_id, source) == (f"{STUDY}-PARENT", "models:/MODEL")
+    assert [model[0] for model in found["models"]] == ["READY"]
+    outcome = find_study(ledger, STUDY).outcome
+    assert outcome is not None
+    assert outcome["model"] == "models:/podium-pets/1"
+
+
+def test_a_second_sync_stores_nothing_and_says_so(desk: Desk) -> None:
+    ended(desk.folder).close()
+    assert desk("sync").code == 0
+    found = stored(desk.folder)
+    assert desk("sync").out == "Nothing to deliver: MLflow has all of every study here.\n"
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+    assert stored(desk.folder) == found
+    # Even if the ledger had not lived to hear of it.
+    ledger = open_ledger(desk.folder)
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("delete from told")
+        connection.exec_driver_sql("update trials set delivered = 0, run_id = null")
+        connection.exec_driver_sql("update epochs set delivered = 0")
+        connection.exec_driver_sql("update studies set run_id = null")
+    ledger.close()
+    assert "delivered 2 trials and its end" in desk("sync").out
+    assert stored(desk.folder) == found
+
+
+def test_sync_tells_of_every_study_that_lacks_something_and_of_no_other(desk: Desk) -> None:
+    ended(desk.folder, study="first").close()
+    assert desk("sync").code == 0
+    ended(desk.folder, study="second").close()
+    ended(desk.folder, study="third").close()
+    done = desk("sync")
+    assert sorted(line.split(":")[0] for line in done.out.splitlines()) == ["second", "third"]
+    assert {v.tags["podium.study"] for v in desk.client.search_model_versions()} == {
+        "first",
+        "second",
+        "third",
+    }
+
+
+def test_status_tells_what_mlflow_lacks(desk: Desk) -> None:
+    ended(desk.folder).close()
+    assert f"MLflow lacks 2 trials and its end: `podium sync {STUDY}`" in desk("status", STUDY).out
+    assert f"MLflow does not have all of {STUDY}: `podium sync`" in desk("status").out
+    desk("sync")
+    assert "MLflow" not in desk("status", STUDY).out
+    assert "MLflow" not in desk("status").out
+
+
+def test_an_interrupted_study_is_delivered_and_can_go_on(desk: Desk) -> None:
+    ledger = begin(desk.folder)
+    ledger.end_study(STUDY, State.INTERRUPTED, "interrupted", ENDED)
+    done = desk("sync", STUDY)
+    assert f"it has not ended, `podium resume {STUDY}` goes on with it" in done.out
+    [parent] = [run for run in stored(desk.folder)["runs"] if run["info"][0] == STUDY]
+    assert parent["info"][1] == "KILLED"
+    assert parent["tags"]["note"] == "interrupted"
+    ledger.reopen_study(STUDY, find_study(ledger, STUDY).settings)
+    ledger.end_study(STUDY, State.FAILED, "no luck", ENDED + 1)
+    assert left(ledger, find_study(ledger, STUDY)) == Left(0, True)
+    assert desk("sync", STUDY).code == 0
+    [parent] = [run for run in stored(desk.folder)["runs"] if run["info"][0] == STUDY]
+    assert (parent["info"][1], parent["tags"]["note"]) == ("FAILED", "no luck")
+
+
+def test_a_study_whose_process_died_is_delivered_as_far_as_it_came(desk: Desk) -> None:
+    begin(desk.folder).close()
+    done = desk("sync", STUDY)
+    assert done.out.startswith(f"{STUDY}: delivered 1 trial; it has not ended")
+    parent = next(r for r in stored(desk.folder)["runs"] if r["info"][0] == STUDY)
+    assert parent["info"][1] == "RUNNING"
+
+
+def test_a_study_that_is_being_run_is_left_to_its_process(desk: Desk) -> None:
+    ended(desk.folder).close()
+    with held(STUDY, desk.folder / "runs" / "studies" / STUDY, 0):
+        done = desk("sync", STUDY)
+        assert done.code == 2
+        for part in ("is being run by process", "since 1970-01-01T00:00:00"):
+            assert part in done.err
+        every = desk("sync")
+    assert every.code == 0
+    assert "is being run by process" in every.out
+    assert desk.client.search_experiments(filter_string="name = 'podium'") == []
+
+
+def test_a_server_that_does_not_answer_is_named_and_nothing_is_lost(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    ledger = ended(desk.folder, uri)
+    for words in (["sync", STUDY], ["sync"]):
+        done = desk(*words)
+        assert done.code == 2
+        assert f"{uri} does not answer" in " ".join(done.err.split())
+    assert left(ledger, find_study(ledger, STUDY)) == Left(2, True)
+
+
+def test_a_model_that_is_not_whole_holds_up_nothing_else(desk: Desk) -> None:
+    ended(desk.folder).close()
+    (desk.folder / "runs" / "studies" / STUDY / "model" / "MLmodel").unlink()
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    assert "its model cannot be registered" in done.out
+    assert len(stored(desk.folder)["runs"]) == 3
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
+def test_a_trial_that_mlflow_refuses_holds_up_neither_model_nor_report(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = ended(desk.folder)
+    log_batch = mlflow.MlflowClient.log_batch
+
+    def refuse(self: mlflow.MlflowClient, run_id: str, **values: Any) -> Any:
+        if run_id == ledger.trials(STUDY)[0].run_id and values.get("metrics"):
+            raise mlflow.MlflowException("no room for this one")
+        return log_batch(self, run_id, **values)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse)
+    done = desk("sync", STUDY)
+    assert done.code == 2
+    assert "no room for this one" in done.err
+    assert left(ledger, find_study(ledger, STUDY)) == Left(1, False)
+    assert [v.name for v in desk.client.search_model_versions()] == ["podium-pets"]
+    monkeypatch.undo()
+    monkeypatch.chdir(desk.folder)
+    assert desk("sync", STUDY).out == f"{STUDY}: delivered 1 trial.\n"
+
+
+def test_a_study_of_the_same_name_elsewhere_is_another_one(desk: Desk, tmp_path: Path) -> None:
+    ended(desk.folder).close()
+    assert desk("sync").code == 0
+    other = tmp_path / "other"
+    ledger = Ledger(other / "runs" / "ledger.db")
+    settings = tracking_of(desk.folder)
+    ledger.begin_study(STUDY, {}, {"data": "pets"}, 1_800_000_000_000)
+    tracker = make_tracker(ledger, find_study(ledger, STUDY), settings)
+    tracker.deliver()
+    runs = stored(desk.folder)["runs"]
+    assert sorted(run["info"][0] for run in runs).count(STUDY) == 2
+
+
+def test_telling_the_end_twice_stores_nothing_twice(desk: Desk) -> None:
+    ledger = ended(desk.folder)
+    tracker = make_tracker(ledger, find_study(ledger, STUDY), tracking_of(desk.folder))
+    tracker.deliver()
+    settings = tracking_of(desk.folder)
+    models = {register_model(ledger, tracker, settings).uri for _ in range(2)}
+    tell_end(ledger, tracker, State.COMPLETED, None, ENDED)
+    found = stored(desk.folder)
+    # As if the process had died before the last step, and later.
+    tell_end(ledger, tracker, State.COMPLETED, None, ENDED)
+    assert stored(desk.folder) == found
+    assert models == {"models:/podium-pets/1"}
+
+
+def test_a_run_that_is_taken_up_again_says_so_and_forgets_why_it_had_stopped(desk: Desk) -> None:
+    ledger = interrupted(desk.folder)
+    before = desk.client.get_run(str(ledger.trials(STUDY)[1].run_id))
+    assert before.info.status == "KILLED"
+    assert before.data.tags["podium.reason"] == "interrupted"
+    assert "best_val_accuracy" not in before.data.metrics  # it may be another one in the end
+    tracker = make_tracker(ledger, find_study(ledger, STUDY), tracking_of(desk.folder))
+    tracker.deliver()
+    after = desk.client.get_run(str(ledger.trials(STUDY)[1].run_id))
+    assert (after.info.status, after.data.tags["podium.state"]) == ("RUNNING", "running")
+    assert "podium.reason" not in after.data.tags
+    assert desk.client.get_run(tracker.run_id).info.status == "RUNNING"
