@@ -513,21 +513,21 @@ class Tracker:
 
     def _deliver_trials(self) -> None:
         """In rounds, so that no backlog is ever in memory as a whole."""
-        after, refusal = -1, None
-        while deliveries := self._ledger.undelivered(self._study, TRIALS_PER_ROUND, after):
-            for delivery in deliveries:
-                after = delivery.trial.number
-                try:
-                    self._deliver(delivery)
-                except Exception as error:
-                    if is_away(error):
-                        raise
-                    refusal = error  # One trial must not hold up the others.
-                    continue
-                self._ledger.mark_delivered(self._study, delivery)
-                if delivery.more:
-                    after -= 1
-                    break
+        more, refusal = True, None
+        while more:
+            more, after = False, -1
+            while deliveries := self._ledger.undelivered(self._study, TRIALS_PER_ROUND, after):
+                after = deliveries[-1].trial.number
+                for delivery in deliveries:
+                    try:
+                        self._deliver(delivery)
+                    except Exception as error:
+                        if is_away(error):
+                            raise
+                        refusal = error  # One trial must not hold up the others.
+                        continue
+                    self._ledger.mark_delivered(self._study, delivery)
+                    more = more or delivery.more
         if refusal is not None:
             raise refusal
 

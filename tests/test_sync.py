@@ -246,3 +246,33 @@ def test_a_run_that_is_taken_up_again_says_so_and_forgets_why_it_had_stopped(des
     assert (after.info.status, after.data.tags["podium.state"]) == ("RUNNING", "running")
     assert "podium.reason" not in after.data.tags
     assert desk.client.get_run(tracker.run_id).info.status == "RUNNING"
+
+
+def test_what_mlflow_made_after_its_client_gave_up_is_removed_at_the_end(desk: Desk) -> None:
+    ledger = ended(desk.folder)
+    settings = tracking_of(desk.folder)
+    tracker = make_tracker(ledger, find_study(ledger, STUDY), settings)
+    tracker.deliver()
+    register_model(ledger, tracker, settings)
+    client, parent = desk.client, tracker.run_id
+    for run_id in (parent, str(ledger.trials(STUDY)[0].run_id)):
+        run = client.get_run(run_id)
+        own = {k: v for k, v in run.data.tags.items() if not k.startswith("mlflow.runName")}
+        client.create_run(run.info.experiment_id, run.info.start_time, own)
+    first = client.get_model_version("podium-pets", "1")
+    client.create_model_version(first.name, first.source, parent, tags=first.tags)
+    client.create_model_version(first.name, first.source, parent, tags=first.tags)
+    client.set_registered_model_alias(first.name, "mine", "3")
+    [model] = client.search_logged_models([tracker.experiment_id])
+    client.create_logged_model(
+        tracker.experiment_id, source_run_id=parent, tags={k: model.tags[k] for k in model.tags}
+    )
+    register_model(ledger, tracker, settings)
+    tell_end(ledger, tracker, State.COMPLETED, None, ENDED)
+    assert len(stored(desk.folder)["runs"]) == 3
+    assert client.get_run(parent).info.lifecycle_stage == "active"
+    left_over = sorted(str(v.version) for v in client.search_model_versions())
+    assert left_over == ["1", "3"]  # somebody chose the third
+    assert [m.model_id for m in client.search_logged_models([tracker.experiment_id])] == [
+        model.model_id
+    ]

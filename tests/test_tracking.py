@@ -6,15 +6,19 @@ import base64
 import http.server
 import json
 import math
+import os
 import socket
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pytest
 
-from search.ledger import Ledger
+from search import tracking
+from search.ledger import EPOCHS_PER_DELIVERY, Delivery, Ledger
 from search.records import (
     Assignment,
     EpochReport,
@@ -28,10 +32,13 @@ from search.records import (
 from search.settings import TrackingSettings
 from search.tracking import (
     CLASSES_AS_METRICS,
+    TRIALS_PER_ROUND,
     Tracker,
     check_tracking,
     config_params,
     evaluation,
+    is_away,
+    once,
     total_metrics,
 )
 from spaces.config import TrialConfig
@@ -192,6 +199,7 @@ def test_a_server_that_is_gone_never_blocks_and_is_named_at_the_end(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(tracking, "GIVE_UP_SECONDS", 1.0)
     _fill(ledger, "gone", 3)
     gone = TrackingSettings(tracking_uri=f"http://127.0.0.1:{_free_port()}")
     tracker = _tracker(gone, ledger, "gone")
@@ -202,7 +210,142 @@ def test_a_server_that_is_gone_never_blocks_and_is_named_at_the_end(
     assert time.monotonic() - began < 0.5
     with pytest.raises(TrackingError):
         tracker.close(60)
+    assert not tracker.is_reached
+    assert time.monotonic() - began < 30  # most of it is the import of MLflow
     assert len(ledger.undelivered("gone", 10)[0].epochs) == 3
+
+
+def test_what_was_made_without_an_answer_is_not_made_again() -> None:
+    made: list[str] = []
+
+    def create() -> str:
+        made.append(f"run {len(made)}")
+        raise ConnectionError("no answer")
+
+    assert once(create, lambda: made[0] if made else None) == "run 0"
+    assert made == ["run 0"]
+
+
+def test_what_was_not_made_is_asked_for_again_but_not_for_ever() -> None:
+    asked: list[int] = []
+
+    def create() -> str:
+        asked.append(1)
+        raise ConnectionError("no answer")
+
+    with pytest.raises(ConnectionError):
+        once(create, lambda: None)
+    assert len(asked) == tracking.ATTEMPTS
+
+
+def test_what_mlflow_refuses_is_not_asked_for_again() -> None:
+    asked: list[int] = []
+
+    def create() -> str:
+        asked.append(1)
+        raise mlflow.MlflowException("no such experiment")
+
+    with pytest.raises(mlflow.MlflowException):
+        once(create, lambda: None)
+    assert asked == [1]
+
+
+def test_mlflows_client_repeats_requests_by_itself_but_not_what_is_made_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
+    posts: list[str] = []
+
+    class Failing(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            posts.append(self.path)
+            self.send_error(500)
+
+    with serving(Failing) as port:
+        client = mlflow.MlflowClient(f"http://127.0.0.1:{port}")
+        with pytest.raises(mlflow.MlflowException) as caught:
+            client.create_run("0")
+        assert is_away(caught.value)
+        assert len(posts) == 3
+        posts.clear()
+        known = once(
+            lambda: str(client.create_run("0").info.run_id), lambda: "known" if posts else None
+        )
+    assert known == "known"
+    assert len(posts) == 1
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "2"
+
+
+def _peak(folder: Path, trials: int, epochs: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """Bytes in use at most while a backlog of so many trials and epochs each is delivered."""
+    ledger = Ledger(folder / f"{trials}-{epochs}.db")
+    ledger.begin_study("backlog", {}, {}, 0)
+    for number in range(trials):
+        ledger.begin_trial("backlog", _assignment(number), 0)
+        ledger.append("backlog", number, WorkerReport(1, _epochs(1, epochs)))
+    tracker = _tracker(TrackingSettings(), ledger, "backlog")
+    delivered: list[int] = []
+    monkeypatch.setattr(tracker, "_deliver", lambda d: delivered.append(len(d.epochs)))
+    tracemalloc.start()
+    try:
+        tracker._deliver_trials()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert sum(delivered) == trials * epochs
+    assert max(delivered) <= EPOCHS_PER_DELIVERY
+    return peak
+
+
+def test_a_backlog_is_delivered_in_rounds_and_never_in_memory_as_a_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _peak(tmp_path, 1, 1, monkeypatch)  # imports and caches
+    # While one round is read, the one before it is still there.
+    rounds = _peak(tmp_path, 2 * TRIALS_PER_ROUND, EPOCHS_PER_DELIVERY, monkeypatch)
+    backlog = _peak(tmp_path, 3 * TRIALS_PER_ROUND, 2 * EPOCHS_PER_DELIVERY, monkeypatch)
+    assert backlog < 1.5 * rounds
+
+
+def test_a_server_that_is_away_is_asked_once_a_round_and_not_for_every_trial(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(ledger, "away", 1)
+    ledger.begin_trial("away", _assignment(1), 0)
+    tracker = _tracker(TrackingSettings(), ledger, "away")
+    asked: list[int] = []
+
+    def deliver(delivery: Delivery) -> None:
+        asked.append(delivery.trial.number)
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(tracker, "_deliver", deliver)
+    with pytest.raises(ConnectionError):
+        tracker._deliver_trials()
+    assert asked == [0]
+
+
+def test_a_data_set_that_did_not_arrive_with_its_run_arrives_later(
+    store: TrackingSettings, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _fill(ledger, "inputs", 1)
+    log_inputs = mlflow.MlflowClient.log_inputs
+    refused: list[str] = []
+
+    def refuse(self: mlflow.MlflowClient, run_id: str, **values: Any) -> None:
+        if run_id == ledger.trials("inputs")[0].run_id and not refused:
+            refused.append(run_id)
+            raise ConnectionError("away")
+        log_inputs(self, run_id, **values)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "log_inputs", refuse)
+    tracker = _tracker(store, ledger, "inputs")
+    with pytest.raises(ConnectionError):
+        tracker.deliver()
+    tracker.deliver()
+    assert len(mlflow.MlflowClient().get_run(refused[0]).inputs.dataset_inputs) == 1
 
 
 NAN = float("nan")
