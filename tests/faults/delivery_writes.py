@@ -114,7 +114,8 @@ def _scenario(
         if _in_own_process(_mortal, work, whole, -1):
             raise RuntimeError("nothing works even without a fault")
         expected, count = _stored(whole), int((whole / "writes").read_text())
-        points = sorted({seed % count} | {i * count // repeat for i in range(min(repeat, count))})
+        tries = min(repeat, count)
+        points = sorted({(i * count // tries + seed) % count for i in range(tries)})
         for point in points:
             began = time.monotonic()
             here = _copy(template, folder / f"at-{point:03d}")
