@@ -152,7 +152,8 @@ def test_a_study_whose_process_died_is_delivered_as_far_as_it_came(desk: Desk) -
 
 def test_a_study_that_is_being_run_is_left_to_its_process(desk: Desk) -> None:
     ended(desk.folder).close()
-    with held(STUDY, desk.folder / "runs" / "studies" / STUDY, 0):
+    folder = desk.folder / "runs" / "studies" / STUDY
+    with held(STUDY, folder, open_ledger(desk.folder).database, 0):
         done = desk("sync", STUDY)
         assert done.code == 2
         for part in ("is being run by process", "since 1970-01-01T00:00:00"):
