@@ -55,9 +55,10 @@ def begin(folder: Path, uri: str = "", study: str = STUDY) -> Ledger:
 
 
 def _add_trial(ledger: Ledger, study: str, number: int, state: State) -> None:
-    config = TrialConfig(hidden=(16 + number,))
     started = STARTED + 1_000 * number
-    ledger.begin_trial(study, make_assignment(number, config=config), started)
+    if number >= len(ledger.trials(study)):
+        config = TrialConfig(hidden=(16 + number,))
+        ledger.begin_trial(study, make_assignment(number, config=config), started)
     epochs = [make_epoch(n, timestamp_ms=started + n) for n in (1, 2, 3)]
     ledger.append(study, number, make_report(*epochs, compiled={"learning_rate": 0.1}))
     _end_trial(ledger, study, number, state)
@@ -114,8 +115,7 @@ def go_on(folder: Path) -> None:
     ledger.append(STUDY, 1, make_report(make_epoch(4, timestamp_ms=STARTED + 1_004)))
     if ledger.trials(STUDY)[1].state is State.RUNNING:
         _end_trial(ledger, STUDY, 1, State.COMPLETED)
-    if len(ledger.trials(STUDY)) == 2:
-        _add_trial(ledger, STUDY, 2, State.RUNNING)
+    _add_trial(ledger, STUDY, 2, State.RUNNING)
     tracker.deliver()
     ledger.append(STUDY, 2, make_report(make_epoch(4, timestamp_ms=STARTED + 2_004)))
     if ledger.trials(STUDY)[2].state is State.RUNNING:
