@@ -25,14 +25,21 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 from rich.table import Table
 
+from tests.faults.delivery_writes import DELIVERY_WRITES, DELIVERY_WRITES_ABOUT
 from tests.faults.kills import ABOUT as KILLS_ABOUT
 from tests.faults.kills import KILLS
 from tests.faults.outcome import FaultOutcome, NotPossibleHere, Scenario
+from tests.faults.tracking import TRACKING, TRACKING_ABOUT
 from tests.faults.writes import WRITTEN, WRITTEN_ABOUT
 from tests.running import ROOT
 
-SCENARIOS: dict[str, Scenario] = {**KILLS, **WRITTEN}
-ABOUT: dict[str, str] = {**KILLS_ABOUT, **WRITTEN_ABOUT}
+SCENARIOS: dict[str, Scenario] = {**KILLS, **WRITTEN, **TRACKING, **DELIVERY_WRITES}
+ABOUT: dict[str, str] = {
+    **KILLS_ABOUT,
+    **WRITTEN_ABOUT,
+    **TRACKING_ABOUT,
+    **DELIVERY_WRITES_ABOUT,
+}
 PAGE = ROOT / "docs" / "reliability.md"
 FIGURES = ROOT / "docs" / "reliability.json"
 VERSIONED = ("podium-search", "ray", "optuna", "tensorflow", "keras", "mlflow")
