@@ -95,18 +95,27 @@ def find_study(ledger: Ledger, name: str) -> StudyRecord:
     return study
 
 
-def study_folder(name: str) -> Path:
-    """Where a study's own files are; made where it is missing.
+def study_path(name: str) -> Path:
+    """Where a study's own files are, or would be.
 
     Raises:
-        ConfigError: it cannot be made, or would be somewhere else.
+        ConfigError: it would be somewhere else.
     """
     if not STUDY_NAME.fullmatch(name):
         raise ConfigError(
             f"Study {name!r} has a name that no folder gets: someone has changed the ledger. "
             "Start another study with `podium run`."
         )
-    folder = RUNS_PATH / "studies" / name
+    return RUNS_PATH / "studies" / name
+
+
+def study_folder(name: str) -> Path:
+    """Where a study's own files are; made where it is missing.
+
+    Raises:
+        ConfigError: it cannot be made, or would be somewhere else.
+    """
+    folder = study_path(name)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -17,9 +17,9 @@ import numpy as np
 
 from search.data import LoadedData, load
 from search.delivery import make_tracker
-from search.folder import find_study, has_ledger, open_ledger, study_folder
+from search.folder import find_study, has_ledger, open_ledger, study_path
 from search.ledger import Ledger, StudyRecord, taken
-from search.lock import held
+from search.lock import check_free
 from search.records import ConfigError, DataError, Phase, PodiumError, State
 from search.sampler import check_space
 from search.settings import (
@@ -170,8 +170,7 @@ def known_study(settings: StudySettings) -> StudyRecord | None:
         record = ledger.study(name)
         if record is None:
             return None
-        with held(name, study_folder(name), ledger.database, now_ms()):
-            pass  # nobody else runs it
+        check_free(name, study_path(name), ledger.database)
     finally:
         ledger.close()
     if "notebook" in record.settings:

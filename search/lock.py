@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, cast
 
 from search.database import Database, held_by, since
 from search.records import ConfigError
@@ -35,33 +35,42 @@ def held(study: str, folder: Path, database: Database, now_ms: int) -> Iterator[
     Raises:
         ConfigError: another process holds it; the message says which.
     """
+    with ExitStack() as locks:
+        for path in _paths(study, folder, database):
+            locks.enter_context(_file_held(study, path, now_ms))
+        locks.enter_context(database.study_locked(study, _this_process()))
+        yield
+
+
+def check_free(study: str, folder: Path, database: Database) -> None:
+    """Makes sure that nobody holds the lock of a study now, and writes nothing.
+
+    Raises:
+        ConfigError: another process holds it; the message says which.
+    """
+    for path in _paths(study, folder, database):
+        if path.exists():
+            with _opened(path, "r") as file:
+                _take(study, path, file)
+    with database.study_locked(study, _this_process()):
+        pass
+
+
+def _paths(study: str, folder: Path, database: Database) -> list[Path]:
     paths = [folder / LOCK_NAME]
     if database.path is not None and folder.resolve().parents[1] != database.path.resolve().parent:
         paths.append(database.path.with_name(f"{database.path.name}.{study}.{LOCK_NAME}"))
-    who = f"process {os.getpid()} on {socket.gethostname()[:HOST_LENGTH]}"
-    with ExitStack() as locks:
-        for path in paths:
-            locks.enter_context(_file_held(study, path, now_ms))
-        locks.enter_context(database.study_locked(study, who))
-        yield
+    return paths
+
+
+def _this_process() -> str:
+    return f"process {os.getpid()} on {socket.gethostname()[:HOST_LENGTH]}"
 
 
 @contextmanager
 def _file_held(study: str, path: Path, now_ms: int) -> Iterator[None]:
-    try:
-        file = path.open("a+", encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise ConfigError(f"The lock {path} cannot be opened: {error.strerror}.") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(held_by(study, _holder(file))) from None
-        except OSError as error:
-            raise ConfigError(
-                f"The lock {path} cannot be taken: {error.strerror}. Work in a folder of a file "
-                "system that has locks."
-            ) from None
+    with _opened(path, "a+") as file:
+        _take(study, path, file)
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "since": since(now_ms)}
         try:
             file.truncate(0)
@@ -70,6 +79,26 @@ def _file_held(study: str, path: Path, now_ms: int) -> Iterator[None]:
         except OSError as error:
             raise ConfigError(f"The lock {path} cannot be written: {error.strerror}.") from None
         yield
+
+
+def _opened(path: Path, mode: str) -> TextIO:
+    try:
+        return cast(TextIO, path.open(mode, encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise ConfigError(f"The lock {path} cannot be opened: {error.strerror}.") from None
+
+
+def _take(study: str, path: Path, file: TextIO) -> None:
+    """Locks the file for as long as it is open."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise ConfigError(held_by(study, _holder(file))) from None
+    except OSError as error:
+        raise ConfigError(
+            f"The lock {path} cannot be taken: {error.strerror}. Work in a folder of a file "
+            "system that has locks."
+        ) from None
 
 
 def _holder(file: TextIO) -> str:

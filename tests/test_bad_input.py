@@ -5,6 +5,7 @@ way out, without a traceback; and where the code is 2, nothing was written.
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import re
 import sqlite3
@@ -718,7 +719,8 @@ def test_bad_input_is_named_with_its_value_and_a_way_out_and_nothing_is_written(
     before = contents(folder)
     check_paragraph(row, call(monkeypatch, row.words), capsys)
     assert contents(folder) == before
-    del kept
+    if isinstance(kept, io.IOBase):
+        kept.close()
 
 
 @pytest.mark.parametrize("damage", DAMAGED)
@@ -745,7 +747,7 @@ MODELS = [
     bad("promote running", "running", "has not ended", "podium status running"),
     bad("promote failed", "failed", "(no luck)", "Run it again"),
     bad("promote searched", "searched", "has no verdict", "podium run --finalists"),
-    bad("promote untracked", "untracked", "registered no model", "correct tracking_uri"),
+    bad("promote untracked", "untracked", "is not whole", "Run the study again"),
     bad("promote first --by=", "--by", "is empty", "say who or why"),
     bad("promote first --reason=", "--reason", "is empty", "say who or why"),
     bad("promote first --override=", "--override", "is empty", "say who or why"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from mlflow.entities import Run
 
 from search import reproduce
 from search.data import LoadedData, TestLock, TrainingData
+from search.delivery import UNUSED_BY_NOTEBOOKS
+from search.escaping import as_line
 from search.launch import Launch
 from search.ledger import Ledger
 from search.records import ConfigError, Phase, State, StudyFailed
@@ -133,6 +135,7 @@ def _launch(data: LoadedData, settings: StudySettings) -> Launch:
 class FakeTracker:
     """Remembers what MLflow would be told at the end."""
 
+    study: str = "again"
     unreachable: bool = False
     ended: tuple[Any, ...] = ()
 
@@ -142,6 +145,9 @@ class FakeTracker:
     def close(self, seconds: float) -> None:
         if self.unreachable:
             raise OSError("nobody answers")
+
+    def patiently(self, work: Callable[[], None]) -> None:
+        work()
 
     def finish(self, *values: Any) -> None:
         self.ended = values
@@ -154,7 +160,6 @@ class Rehearsal:
     launch: Launch
     tracker: FakeTracker
     extra: dict[str, Any]
-    unused: frozenset[str]
     workers: list[FakeWorker]
     left: list[str]
 
@@ -165,12 +170,10 @@ class Rehearsal:
 @pytest.fixture
 def rehearsal(data: LoadedData, ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Rehearsal:
     launch = _launch(data, StudySettings(study="again"))
-    found = Rehearsal(launch, FakeTracker(), {}, frozenset(), [], [])
+    found = Rehearsal(launch, FakeTracker(), {}, [], [])
 
-    def begin(
-        launch: Launch, facts: Any, ledger: Ledger, extra: dict[str, Any], unused: frozenset[str]
-    ) -> FakeTracker:
-        found.extra, found.unused = extra, unused
+    def begin(launch: Launch, facts: Any, ledger: Ledger, extra: dict[str, Any]) -> FakeTracker:
+        found.extra = extra
         settings = launch.settings.model_dump(mode="json")
         ledger.begin_study(launch.name, {**settings, **extra}, facts, 1)
         return found.tracker
@@ -217,8 +220,8 @@ def test_what_was_asked_for_is_kept_with_the_study(rehearsal: Rehearsal, ledger:
         "full": True,
     }
     assert rehearsal.extra == expected
-    assert {"sampler", "scheduler", "trials", "finalists"} <= rehearsal.unused
-    assert not {"seed", "data", "concurrent"} & rehearsal.unused
+    assert {"sampler", "scheduler", "trials", "finalists"} <= UNUSED_BY_NOTEBOOKS
+    assert not {"seed", "data", "concurrent"} & UNUSED_BY_NOTEBOOKS
     record = ledger.study("again")
     assert record is not None
     assert expected.items() <= record.settings.items()
@@ -238,7 +241,7 @@ def test_every_model_is_a_file_named_by_trial_and_epoch(rehearsal: Rehearsal) ->
 def test_mlflow_hears_the_summary_and_gets_the_report(rehearsal: Rehearsal) -> None:
     done = rehearsal.run(Request(NOTEBOOK))
     status, _, note, _, artifacts = rehearsal.tracker.ended
-    assert (status, note) == ("FINISHED", " ".join(done.judgement.sentences))
+    assert (status, note) == ("FINISHED", as_line(" ".join(done.judgement.sentences)))
     assert done.report in artifacts
 
 

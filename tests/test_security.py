@@ -245,7 +245,7 @@ def test_a_study_of_a_strange_name_has_no_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="not the name of a study"):
+    with pytest.raises(ConfigError, match="a name that no folder gets"):
         folder.study_folder(name)
     assert list(tmp_path.iterdir()) == []
 

@@ -432,7 +432,10 @@ def test_a_checkpoint_can_be_had_between_two_steps_of_a_trial(
     found, sent = worker.checkpoint(), report.checkpoint
     assert found is not None
     assert sent is not None
-    with np.load(io.BytesIO(found)) as ours, np.load(io.BytesIO(sent)) as theirs:
+    with (
+        np.load(io.BytesIO(found), allow_pickle=False) as ours,
+        np.load(io.BytesIO(sent), allow_pickle=False) as theirs,
+    ):
         for name in set(theirs.files) - {"scalars"}:
             np.testing.assert_array_equal(ours[name], theirs[name])
         assert json.loads(str(ours["scalars"]))["epoch"] == 1
