@@ -51,18 +51,22 @@ def podium(*words: str, folder: Path, seconds: float = SECONDS, **variables: str
 
 def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
     """Starts `podium WORDS` in `folder` and lets it run."""
-    # MLflow's client sets its variable in this process, for other tests.
-    left_out = ("RAY_ADDRESS", "PYTHONPATH", "MLFLOW_TRACKING_URI")
-    inherited = {k: v for k, v in os.environ.items() if k not in left_out}
     return subprocess.Popen(
         [sys.executable, "-u", "-c", LAUNCHER, *words],
         cwd=folder,
-        # This tree, also where another one is installed.
-        env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables},
+        env=environment(**variables),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """For a `podium` of this tree, also where another one is installed."""
+    # MLflow's client sets its variable in this process, for other tests.
+    left_out = ("RAY_ADDRESS", "PYTHONPATH", "MLFLOW_TRACKING_URI")
+    inherited = {k: v for k, v in os.environ.items() if k not in left_out}
+    return {**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables}
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,11 @@ console = Console(soft_wrap=True, highlight=False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.faults",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--repeat", type=int, default=1, help="injections of each fault")
     parser.add_argument("--only", default=",".join(SCENARIOS), help="faults, joined by commas")
     parser.add_argument("--seed", type=int, default=int(time.time()), help="[the time]")

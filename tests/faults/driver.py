@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from tests.running import ROOT
+from tests.running import environment
 
 STARTED = "Ray local"
 """What a driver prints once its study begins."""
@@ -29,13 +28,12 @@ class Driver:
         """Starts it."""
         self.words, number = words, next(_numbers)
         self._out, self._err = folder / f"{number}.out", folder / f"{number}.err"
-        inherited = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         self.began = time.monotonic()
         with self._out.open("w") as out, self._err.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-u", "-m", "search", *words],
                 cwd=folder,
-                env={**inherited, "PYTHONPATH": str(ROOT), "COLUMNS": "200", **variables},
+                env=environment(**variables),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=err,

@@ -21,7 +21,7 @@ from search.ledger import Ledger, StudyRecord
 from search.records import State, TrialRecord
 from tests.faults.outcome import FaultOutcome, Scenario
 from tests.faults.servers import Proxy, Server, mlflow_server
-from tests.running import ROOT, Finished, podium, start
+from tests.running import Finished, podium, start
 
 STUDY = "tracked"
 SMALL = ("--trials", "5", "--max-epochs", "3", "--finalists", "1", "--confirm-seeds", "2")
@@ -43,7 +43,6 @@ def baseline():
     return TrialConfig(hidden=(256, 256))
 """
 """A space whose trials all take equally long."""
-ENVIRONMENT = {"PYTHONPATH": str(ROOT)}
 Histories: TypeAlias = dict[tuple[str, str], list[tuple[Any, ...]]]
 
 
@@ -172,7 +171,7 @@ def _folder(folder: Path, uri: str) -> tuple[Path, Ledger]:
 @contextmanager
 def _running(*words: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str], Future[Any]]]:
     """`podium WORDS`, and what it will have printed: read all the time, so that it never waits."""
-    process = start(*words, folder=folder, **ENVIRONMENT)
+    process = start(*words, folder=folder)
     with ThreadPoolExecutor(1) as pool:
         try:
             yield process, pool.submit(process.communicate)
