@@ -180,7 +180,7 @@ def _running(*words: str, folder: Path) -> Iterator[tuple[subprocess.Popen[str],
 
 
 def _run(*words: str, folder: Path, **variables: str) -> Finished:
-    return podium(*words, folder=folder, seconds=600, **{**ENVIRONMENT, **variables})
+    return podium(*words, folder=folder, seconds=600, **variables)
 
 
 def _wait_for_trials(
