@@ -144,6 +144,8 @@ def connect(settings: TrackingSettings) -> MlflowClient:
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault(RETRIES_VARIABLE, "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    # At the end of a run it would print the address, with the password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     import mlflow
 
     # It prints a stack trace of each error that it raises as well.

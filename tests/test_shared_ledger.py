@@ -36,7 +36,7 @@ def test_a_killed_study_on_a_server_is_resumed_once_and_its_password_is_nowhere(
             time.sleep(0.1)
         second = podium(*STUDY.split(), folder=elsewhere, **variable)
         assert second.code == 2
-        assert "There is a study 'cut' already" in second.err
+        assert f"Study cut is being run by process {process.pid} on" in second.err
         server.stop()
         server.start()
         before = sum(trial.epochs_trained for trial in ledger.trials("cut"))
