@@ -21,7 +21,7 @@ from typer.core import TyperGroup
 from search.cli_models import EPILOGS, champion, predict, promote, rollback, tracking_of
 from search.credentials import masked
 from search.interruption import INTERRUPTIONS
-from search.records import ConfigError, PodiumError, TrackingError
+from search.records import ConfigError, InUse, PodiumError, State
 from search.settings import (
     CORRECTIONS,
     COSTS,
@@ -32,6 +32,7 @@ from search.settings import (
     load_settings,
     load_tracking,
     nearest,
+    same_place,
     shown,
     without_password,
 )
@@ -305,7 +306,7 @@ def _conduct(prepare: Callable[[], Launch], work: Callable[..., Outcome]) -> Non
     if outcome.trouble is not None:
         errors.print(f"podium: {outcome.trouble}", markup=False)
     say("\nNext:")
-    elsewhere = launch.settings.tracking != load_tracking()
+    elsewhere = not same_place(uri, load_tracking().tracking_uri)
     say(f"  podium ui {outcome.name}" if elsewhere else "  podium ui")
     say(f"  podium compare {outcome.name}")
     if outcome.refusal is not None:
@@ -469,7 +470,7 @@ def status(
     say(f"Fingerprint {record.facts['fingerprint']}.")
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     say(f"The test split of its data was opened {times}, by all studies of this folder together.")
-    if record.outcome:
+    if record.outcome and record.state is not State.FAILED:
         tell(str(record.outcome["summary"]))
         if "verdict" in record.outcome:
             tell(f"Verdict: {record.outcome['verdict']['sentence']}")
@@ -500,9 +501,9 @@ def sync(
     for record in waiting:
         try:
             say(synced(ledger, record.name, tracking_of(record), now_ms()))
-        except ConfigError as error:  # it is being run, and delivers by itself
+        except InUse as error:  # it delivers by itself
             say(f"{record.name}: {error}")
-        except TrackingError as error:
+        except PodiumError as error:
             trouble = error
             errors.print(f"podium: {record.name}: {error}", markup=False)
     if trouble is not None:

@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
-from search.records import ConfigError, LedgerError
+from search.records import ConfigError, InUse, LedgerError
 
 CONNECT_SECONDS = 5
 PATIENCE_SECONDS = 60.0
@@ -79,7 +79,7 @@ class Database:
         self.name = str(self.path or url.set(query={}).render_as_string(hide_password=True))
         self.patience_seconds = PATIENCE_SECONDS if self.path is None else 0.0
         self._engine = _engine(url)
-        self._study_lock: tuple[str, str, Connection] | None = None
+        self._study_lock: tuple[str, str, Connection | None] | None = None
         self._guard = threading.Lock()
         self._given_up = False
 
@@ -172,7 +172,7 @@ class Database:
             who: shown to others that want it; at most 63 bytes.
 
         Raises:
-            ConfigError: another process holds it; the message says which.
+            InUse: another process holds it; the message says which.
         """
         if self.path is not None:
             yield
@@ -182,7 +182,7 @@ class Database:
         if lock is None:
             with self._told():
                 holder = self._holder(study)
-            raise ConfigError(held_by(study, holder))
+            raise InUse(held_by(study, holder))
         self._study_lock = study, who, lock
         try:
             yield
@@ -190,7 +190,8 @@ class Database:
             with self._guard, suppress(DBAPIError):
                 _, _, connection = self._study_lock
                 self._study_lock = None
-                connection.close()
+                if connection is not None:
+                    connection.close()
 
     def _locked(self, study: str, who: str) -> Connection | None:
         """A connection of its own that holds the study; None where another one does."""
@@ -219,11 +220,13 @@ class Database:
             if self._study_lock is None:
                 return
             study, who, connection = self._study_lock
-            try:
-                connection.exec_driver_sql("SELECT 1")
-                return
-            except DBAPIError:
-                connection.invalidate()
+            if connection is not None:
+                try:
+                    connection.exec_driver_sql("SELECT 1")
+                    return
+                except DBAPIError:
+                    connection.invalidate()
+                    self._study_lock = study, who, None
             again = self._locked(study, who)
             if again is None:
                 raise LedgerError(

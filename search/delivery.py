@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from search.escaping import as_line
-from search.folder import find_study, study_folder
+from search.folder import find_study, study_folder, study_path
 from search.ledger import Ledger, StudyRecord
 from search.lock import held
-from search.records import Phase, PodiumError, State, TrackingError, one_line
+from search.records import ConfigError, Phase, PodiumError, State, TrackingError, one_line
 from search.registry import (
     RegisteredModel,
     artifact_link,
@@ -99,7 +99,7 @@ def _tags(facts: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, str]:
 
 def model_folder(study: str) -> Path:
     """Where the recommended model of a study is, as MLflow takes it."""
-    return study_folder(study) / "model"
+    return study_path(study) / "model"
 
 
 def register_model(ledger: Ledger, tracker: Tracker, settings: TrackingSettings) -> RegisteredModel:
@@ -148,8 +148,8 @@ def tell_end(
             note = as_line(outcome.get("summary", ""))
         else:
             sentence = outcome.get("verdict", {}).get("sentence")
-            note = reason or sentence or "Search only: nothing was confirmed."
-            note = as_line(f"{note} {outcome.get('cut', '')}".strip())
+            note = sentence or "Search only: nothing was confirmed."
+            note = as_line(reason or f"{note} {outcome.get('cut', '')}".strip())
             metrics = _best(ledger, study)
         if study_folder(study) / "report.html" in artifacts:
             link = artifact_link(tracker.experiment_id, tracker.run_id)
@@ -185,9 +185,14 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         now_ms: the time.
 
     Raises:
-        ConfigError: another process runs the study.
+        ConfigError: another process runs the study, or it was run in another folder.
         TrackingError: MLflow does not answer, or refuses.
     """
+    if not study_path(study).is_dir():
+        raise ConfigError(
+            f"Study {study} was run in another folder, which has its model and its report: "
+            f"`podium sync {study}` there."
+        )
     with held(study, study_folder(study), ledger.database, now_ms):
         record = find_study(ledger, study)
         missing = left(ledger, record)
@@ -235,11 +240,8 @@ def _deliver_end(
 ) -> str:
     said = ""
     if record.state is State.COMPLETED and "verdict" in (record.outcome or {}):
-        try:
-            model = tracker.patiently(lambda: register_model(ledger, tracker, settings))
-            said += f"; its model is {model.uri}"
-        except TrackingError as error:
-            said += f"; {error}".rstrip(".")
+        model = tracker.patiently(lambda: register_model(ledger, tracker, settings))
+        said += f"; its model is {model.uri}"
     ended_ms = record.ended_ms or record.started_ms
     tracker.patiently(lambda: tell_end(ledger, tracker, record.state, record.reason, ended_ms))
     return said

@@ -56,7 +56,11 @@ SCHEMA_VERSION = 4
 MIGRATIONS: dict[int, tuple[str, ...]] = {
     1: ("ALTER TABLE trials ADD COLUMN plan TEXT",),
     2: (),
-    3: (),
+    3: (
+        "INSERT INTO told (study) SELECT name FROM studies WHERE ended_ms IS NOT NULL AND "
+        "run_id IS NOT NULL AND NOT EXISTS (SELECT 1 FROM trials WHERE trials.study = "
+        "studies.name AND NOT trials.delivered)",
+    ),
 }
 """From each earlier version to the next; tables that are missing are made in any case."""
 LEDGER_NAME = "ledger.db"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TextIO, cast
 
 from search.database import Database, held_by, since
-from search.records import ConfigError
+from search.records import ConfigError, InUse
 
 LOCK_NAME = "lock"
 HOST_LENGTH = 40
@@ -33,7 +33,7 @@ def held(study: str, folder: Path, database: Database, now_ms: int) -> Iterator[
         now_ms: the clock.
 
     Raises:
-        ConfigError: another process holds it; the message says which.
+        InUse: another process holds it; the message says which.
     """
     with ExitStack() as locks:
         for path in _paths(study, folder, database):
@@ -46,11 +46,11 @@ def check_free(study: str, folder: Path, database: Database) -> None:
     """Makes sure that nobody holds the lock of a study now, and writes nothing.
 
     Raises:
-        ConfigError: another process holds it; the message says which.
+        InUse: another process holds it; the message says which.
     """
     for path in _paths(study, folder, database):
         if path.exists():
-            with _opened(path, "r") as file:
+            with _opened(path, "r+") as file:
                 _take(study, path, file)
     with database.study_locked(study, _this_process()):
         pass
@@ -93,7 +93,7 @@ def _take(study: str, path: Path, file: TextIO) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        raise ConfigError(held_by(study, _holder(file))) from None
+        raise InUse(held_by(study, _holder(file))) from None
     except OSError as error:
         raise ConfigError(
             f"The lock {path} cannot be taken: {error.strerror}. Work in a folder of a file "

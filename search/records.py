@@ -40,6 +40,10 @@ class TrackingError(PodiumError):
     exit_code = 2
 
 
+class InUse(ConfigError):
+    """A study that another process runs."""
+
+
 class StudyFailed(PodiumError):
     """A study that could not reach a result: its trials failed, all for the same kind of reason."""
 

@@ -18,6 +18,7 @@ from search.gallery import Subject
 from search.illustration import Look, illustrate_reproduction, kept_model, look_into
 from search.launch import Launch, begin, new_name, now_ms, prepare, study_facts
 from search.ledger import Ledger
+from search.lock import held
 from search.records import ConfigError, State, StudyFailed, TrialRecord, one_line
 from search.reproduction import ReproductionDirector, plan
 from search.selection import percent
@@ -120,19 +121,25 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
     )
     ledger = open_ledger()
     try:
-        facts = study_facts(launch, _reference(notebook))
-        tracker = begin(launch, facts, ledger, _settings(request))
-        director = ReproductionDirector(
-            name,
-            jobs,
-            launch.data,
-            ledger,
-            lambda number, epoch, model: _keep(model_path(name, number, epoch), model),
-            now_ms=now_ms,
-            notify=tracker.wake,
-        )
-        conduct(launch, director, ledger, tracker, view)
-        return _finish(request, launch, ledger, tracker, director)
+        with held(name, study_folder(name), ledger.database, now_ms()):
+            facts = study_facts(launch, _reference(notebook))
+            tracker = begin(launch, facts, ledger, _settings(request))
+            director = ReproductionDirector(
+                name,
+                jobs,
+                launch.data,
+                ledger,
+                lambda number, epoch, model: _keep(model_path(name, number, epoch), model),
+                now_ms=now_ms,
+                notify=tracker.wake,
+            )
+            conduct(launch, director, ledger, tracker, view)
+            return _finish(request, launch, ledger, tracker, director)
+    except OSError as error:
+        raise StudyFailed(
+            f"The reproduction could not go on: {one_line(error)}. What was committed is kept, but "
+            "a reproduction is not resumed: run `podium reproduce` again."
+        ) from error
     finally:
         leave_cluster()
         ledger.close()
@@ -179,7 +186,6 @@ def _finish(
     if judgement.recommendation is not None:
         outcome["recommended"] = judgement.recommendation.winner.config.config_id
     ledger.set_outcome(name, outcome)
-    ledger.end_study(name, State.COMPLETED, None, now_ms())
     report = study_folder(name) / "report.md"
     report.write_text(render([(notebook, rows, judgement)], "report"), encoding="utf-8")
     trouble = None
@@ -193,6 +199,7 @@ def _finish(
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
         missing = undelivered(name, error)
         trouble = f"{trouble}; {missing}" if trouble else missing
+    ledger.end_study(name, State.COMPLETED, None, now_ms())
     return Reproduced(name, tuple(rows), judgement, report, trouble)
 
 

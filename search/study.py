@@ -152,8 +152,9 @@ def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: boo
             conduct(launch, director, ledger, tracker, view)
             try:
                 return _finish(launch, facts, ledger, tracker, director)
-            except KeyboardInterrupt:
-                ledger.end_study(name, State.INTERRUPTED, INTERRUPTED, now_ms())
+            except BaseException as error:
+                with suppress(Exception):  # the error itself is the one to tell
+                    _end_unfinished(ledger, name, error)
                 raise
     except OSError as error:
         raise StudyFailed(
@@ -163,6 +164,14 @@ def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: boo
     finally:
         leave_cluster()
         ledger.close()
+
+
+def _end_unfinished(ledger: Ledger, name: str, error: BaseException) -> None:
+    """Records that a study broke off after its last trial, if it did not end before."""
+    if find_study(ledger, name).state is State.RUNNING:
+        by_hand = isinstance(error, KeyboardInterrupt)
+        state = State.INTERRUPTED if by_hand else State.FAILED
+        ledger.end_study(name, state, _reason(error), now_ms())
 
 
 class _ChampionLookup:
@@ -367,15 +376,16 @@ def _finish(
         trouble = _joined(trouble, f"no report: {one_line(error)}")
     state = State.FAILED if refusal else State.COMPLETED
     reason = str(refusal) if refusal else None
-    if tracker.is_reached and (model is not None or not outcome):
-        try:
-            tracker.patiently(lambda: tell_end(ledger, tracker, state, reason, now_ms()))
-        except Exception as error:  # noqa: BLE001 - likewise
-            missing = undelivered(name, error)
+    with INTERRUPTIONS.deferred():  # MLflow and the ledger are told the same
+        if tracker.is_reached and (model is not None or not outcome):
+            try:
+                tracker.patiently(lambda: tell_end(ledger, tracker, state, reason, now_ms()))
+            except Exception as error:  # noqa: BLE001 - likewise
+                missing = undelivered(name, error)
+        # Last: until then `podium resume` does again what may be missing.
+        ledger.end_study(name, state, reason, now_ms())
     if missing is not None:
         trouble = _joined(trouble, missing)
-    # Last: until then `podium resume` does again what may be missing.
-    ledger.end_study(name, state, reason, now_ms())
     html = folder / "report.html"
     return Outcome(
         name, recommendation, verdict, html, model, model_file, trouble, refusal, director.cut

@@ -437,7 +437,9 @@ class Tracker:
         self._log_params(run_id, missing)
         if not run.inputs.dataset_inputs:
             self.client.log_inputs(run_id, datasets=[self._dataset()])
-        if run.info.status != "RUNNING":
+        record = self._ledger.study(self._study)
+        runs = record is not None and record.state is State.RUNNING
+        if runs and run.info.status != "RUNNING":
             self.client.update_run(run_id, "RUNNING")
 
     def _trial_run(self, trial: TrialRecord) -> str:

@@ -325,7 +325,7 @@ class _Bridge:
     def hear(self, trial: Any, report: WorkerReport) -> bool:
         """Passes a report on; returns whether its job goes on."""
         job = self.jobs[trial.trial_id]
-        if self.is_stopping:
+        if self.is_stopping and len(INTERRUPTIONS.received) == 1:
             report = _with_checkpoint(trial, report)
         go_on = self.guarded(lambda: self.director.on_report(job, report), False)
         at_rung = report.totals is not None
@@ -496,7 +496,9 @@ def _watched(study: str) -> Iterator[None]:
                     f"`podium resume {study}` goes on from there.\n"
                 )
                 sys.stderr.flush()
-                os._exit(StudyFailed.exit_code)
+                # Whoever stopped everything at once asked for that.
+                asked = bool(INTERRUPTIONS.received)
+                os._exit(INTERRUPTIONS.exit_code if asked else StudyFailed.exit_code)
 
     thread = threading.Thread(target=watch, name="podium-ray", daemon=True)
     if node is not None:
