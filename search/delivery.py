@@ -240,8 +240,11 @@ def _deliver_end(
 ) -> str:
     said = ""
     if record.state is State.COMPLETED and "verdict" in (record.outcome or {}):
-        model = tracker.patiently(lambda: register_model(ledger, tracker, settings))
-        said += f"; its model is {model.uri}"
+        try:
+            model = tracker.patiently(lambda: register_model(ledger, tracker, settings))
+            said += f"; its model is {model.uri}"
+        except TrackingError as error:
+            said += f"; {error}".rstrip(".")
     ended_ms = record.ended_ms or record.started_ms
     tracker.patiently(lambda: tell_end(ledger, tracker, record.state, record.reason, ended_ms))
     return said

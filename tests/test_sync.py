@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,50 @@ def test_a_model_that_is_not_whole_holds_up_nothing_else(desk: Desk) -> None:
     assert "its model cannot be registered" in done.out
     assert len(stored(desk.folder)["runs"]) == 3
     assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
+def test_from_another_folder_that_shares_the_ledger_nothing_is_delivered(
+    desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has neither model nor report: that they were told would be untrue for good."""
+    ended(desk.folder).close()
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("PODIUM_LEDGER", f"sqlite:///{desk.folder}/runs/ledger.db")
+    monkeypatch.chdir(elsewhere)
+    for words in (["sync"], ["sync", STUDY]):
+        done = desk(*words)
+        assert done.code == 2
+        assert f"Study {STUDY} was run in another folder" in done.err
+    assert list(elsewhere.iterdir()) == []
+    monkeypatch.chdir(desk.folder)
+    assert "its model is models:/podium-pets/1" in desk("sync", STUDY).out
+
+
+def test_what_stands_in_the_way_of_a_study_is_no_success(desk: Desk) -> None:
+    ledger = ended(desk.folder)
+    uri = "http://me:***@127.0.0.1:1"
+    settings = json.dumps({"tracking": {"tracking_uri": uri}})
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("update studies set settings = ?", (settings,))
+    ledger.close()
+    done = desk("sync")
+    assert done.code == 2
+    assert "set MLFLOW_TRACKING_URI to that address with its password" in done.err
+
+
+def test_a_parent_run_that_has_ended_is_not_opened_again_by_a_trial_that_is_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended(desk.folder).close()
+    assert desk("sync").code == 0
+    ledger = open_ledger(desk.folder)
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("update trials set delivered = 0 where number = 0")
+    ledger.close()
+    assert "delivered 1 trial" in desk("sync").out
+    parent = next(run for run in stored(desk.folder)["runs"] if run["info"][0] == STUDY)
+    assert parent["info"][1] == "FINISHED"
 
 
 def test_a_trial_that_mlflow_refuses_holds_up_neither_model_nor_report(

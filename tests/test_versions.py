@@ -19,6 +19,8 @@ from typer.testing import CliRunner
 
 from search import ledger as ledger_module
 from search.cli import app
+from search.delivery import left
+from search.folder import find_study
 from search.launch import prepare_again
 from search.ledger import PLANNED, SCHEMA_VERSION, Ledger, StudyRecord
 from search.records import ConfigError, Costs, EpochReport, Latency, Measures, State, TrialTotals
@@ -93,6 +95,13 @@ def test_a_migration_changes_nothing_that_was_recorded(path: Path, tmp_path: Pat
                 for connection in (old, new)
             ]
             assert columns[0] == columns[1]
+
+
+@every(*WHOLE)
+def test_what_mlflow_was_told_of_a_study_is_not_told_again(path: Path) -> None:
+    ledger = Ledger(path)
+    assert not left(ledger, find_study(ledger, STUDY))
+    ledger.close()
 
 
 @every(*WHOLE, *BROKEN_OFF, RESUMABLE)

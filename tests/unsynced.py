@@ -48,6 +48,7 @@ def open_ledger(folder: Path) -> Ledger:
 def begin(folder: Path, uri: str = "", study: str = STUDY) -> Ledger:
     """A study with one trial that has ended, with three epochs."""
     ledger = open_ledger(folder)
+    (folder / "runs" / "studies" / study).mkdir(parents=True)
     settings = StudySettings(tracking=tracking(folder, uri)).model_dump(mode="json")
     ledger.begin_study(study, settings, FACTS, STARTED)
     _add_trial(ledger, study, 0, State.STOPPED)
