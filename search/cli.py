@@ -310,7 +310,9 @@ def _conduct(prepare: Callable[[], Launch], work: Callable[..., Outcome]) -> Non
     say(f"  podium ui {outcome.name}" if elsewhere else "  podium ui")
     say(f"  podium compare {outcome.name}")
     if outcome.refusal is not None:
-        say(f"  podium resume {outcome.name} --max-params 100000  (limits that a candidate meets)")
+        from search.selection import loosened
+
+        say(f"  podium resume {outcome.name} {loosened(outcome.refusal)}")
         raise typer.Exit(outcome.refusal.exit_code)
     other = _other_policy(outcome.recommendation)
     if other:

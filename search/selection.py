@@ -285,6 +285,30 @@ def violations(candidate: Candidate, criteria: Criteria) -> list[str]:
     return found
 
 
+def loosened(refusal: ConstraintsUnmet) -> str:
+    """The flags with which the most accurate of the candidates would meet the constraints."""
+    best, limits = refusal.ranked[0].candidate, refusal.criteria
+    measured = (
+        ("max-params", limits.max_params, float(best.parameters)),
+        ("max-latency-ms", limits.max_latency_ms, math.ceil(100 * _known(best.latency_ms)) / 100),
+        ("max-gap", limits.max_gap, math.ceil(1000 * _known(best.gap)) / 1000),
+        (
+            "min-class-recall",
+            limits.min_class_recall,
+            math.floor(1000 * _known(best.lowest_recall)) / 1000,
+        ),
+    )
+    return " ".join(
+        f"--{flag} {as_typed(max(limit, value) if flag.startswith('max') else min(limit, value))}"
+        for flag, limit, value in measured
+        if limit is not None
+    )
+
+
+def _known(value: float) -> float:
+    return 0.0 if math.isnan(value) else value
+
+
 def _one_standard_error(field: _Contenders) -> Ruling:
     """The smallest within one standard error of the best (Breiman et al., CART, 1984, 3.4.3).
 

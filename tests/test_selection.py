@@ -33,6 +33,7 @@ from search.selection import (
     as_typed,
     called,
     confirmed_candidates,
+    loosened,
     one_standard_error,
     percent,
     points,
@@ -1237,6 +1238,7 @@ def test_where_all_are_ruled_out_each_is_named_with_value_and_limit() -> None:
         recommend([BEST, baseline, champion], criteria, FRACTION)
     assert [r.candidate for r in caught.value.ranked] == [BEST, champion, baseline]
     assert not any(r.allowed for r in caught.value.ranked)
+    assert loosened(caught.value) == "--max-params 9000 --max-latency-ms 2"
     assert caught.value.ranked[2].reason == (
         "Ruled out: 2,000 parameters, more than --max-params 1500."
     )

@@ -42,7 +42,7 @@ from search.records import (
     Recommendation,
     Verdict,
 )
-from search.selection import called, percent, points
+from search.selection import called, loosened, percent, points
 
 NO_VERDICT = (
     "No verdict: this study searched only; nothing was confirmed and the test split stayed locked."
@@ -212,9 +212,9 @@ def _next_step(content: ReportContent) -> Iterator[Block]:
     if content.refusal is not None:
         study = shlex.quote(content.study)
         yield Text(
-            "Next: with limits that a candidate meets, the study goes on to its verdict without "
-            "training these again:",
-            f"podium resume {study} --max-params 100000",
+            "Next: with limits that a candidate meets (these are met by the most accurate one) the "
+            "study goes on to its verdict, and trains nothing again:",
+            f"podium resume {study} {loosened(content.refusal)}",
             "lead",
         )
     if content.verdict is None:
