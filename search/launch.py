@@ -178,11 +178,6 @@ def known_study(settings: StudySettings) -> StudyRecord | None:
             f"There is a study {name!r} already, a reproduction of {record.settings['notebook']}: "
             "choose another --study."
         )
-    if record.state is State.FAILED:
-        raise ConfigError(
-            f"There is a study {name!r} already, and it failed: {record.reason} `podium resume "
-            f"{name}` tries again, with other limits if you give some; or choose another --study."
-        )
     if record.state is State.COMPLETED:
         raise ConfigError(
             f"There is a study {name!r} already. {_ended(record)} Or choose another --study."

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -16,3 +17,11 @@ def server() -> Iterator[postgres.Server]:
         pytest.skip(postgres.MISSING)
     with postgres.serving() as running:
         yield running
+
+
+@pytest.fixture(autouse=True)
+def _umask() -> Iterator[None]:
+    """The command sets it for its own process, which in tests is that of all of them."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)

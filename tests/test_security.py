@@ -284,7 +284,8 @@ def test_a_folder_that_others_can_read_is_told_and_left_alone(
     Path("runs").mkdir(mode=0o700)
     assert folder.exposed() == []
     Path("runs").chmod(0o750)
-    (tmp_path / "a token").touch(0o644)
+    (tmp_path / "a token").touch()
+    (tmp_path / "a token").chmod(0o644)
     told = folder.exposed(tmp_path / "a token")
     assert "chmod go= runs" in told[0]
     assert f"chmod go= '{tmp_path}/a token'" in told[1]
