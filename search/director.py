@@ -142,6 +142,7 @@ class StudyDirector:
         self.champion: Champion | None = None
         self.champion_note = ""
         self._timing = self._timed = False
+        self._costed: frozenset[str] = frozenset()
         self.timing_failure: str | None = None
         self._numbers = itertools.count()
         self._store: TrialStore = store or MemoryStore()
@@ -421,7 +422,7 @@ class StudyDirector:
             # What was decided on this budget stands, whatever time is counted now.
             self._reserve = math.inf
         costs = self._ledger.costs(self._name)
-        self._timing = self._timed = bool(costs) and set(self._models) <= set(costs)
+        self._costed = frozenset(costs)
 
     def _restore_search(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
         job, ended = self._assignment_of(trial), trial.state in ENDED
@@ -681,6 +682,9 @@ class StudyDirector:
     def _next_timing(self) -> Timing | None:
         """Only once no training is under way, so that nothing of the study disturbs it."""
         if not self._is_confirmed() or self._timed or self._timing:
+            return None
+        if set(self._models) <= self._costed:
+            self._timed = True  # in an earlier process
             return None
         self._timing = True
         self.progress.phase = "timing"

@@ -918,6 +918,19 @@ def test_more_trials_go_on_where_the_search_had_ended(
     assert longer.verdict is not None
 
 
+def test_who_is_confirmed_after_a_resumption_is_timed_with_the_others(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store), data, lambda job: 0.5 + job.number / 1000)
+    longer = make(store=store, again=True, trials=9)
+    longer.restore()
+    _run(longer, data, lambda job: 0.9 + job.number / 1000)
+    confirmed = {t.config.config_id for t in ledger.trials("s") if t.phase is Phase.CONFIRM}
+    assert len(confirmed) == 5
+    assert set(ledger.costs("s")) == confirmed
+
+
 def test_another_decision_after_more_trials_is_another_look_at_the_test_split(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:

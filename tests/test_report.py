@@ -207,7 +207,10 @@ def test_the_first_paragraph_names_what_the_evidence_does_not_separate(
     text = said(tmp_path, kind, recommendation=replace(made, unseparated=(baseline, champion)))
     assert "from the champion's configuration and the baseline: in" in text
     clear = said(tmp_path, kind, recommendation=replace(made, unseparated=()))
-    assert "was more accurate than every other candidate, by more than chance explains" in clear
+    assert (
+        "was more accurate than every other candidate, over each with a probability of at least "
+        "95.00%" in clear
+    )
     assert "does not separate" not in clear
 
 

@@ -42,7 +42,7 @@ from search.records import (
     Recommendation,
     Verdict,
 )
-from search.selection import called, loosened, percent, points
+from search.selection import SEPARATED, called, loosened, percent, points
 
 NO_VERDICT = (
     "No verdict: this study searched only; nothing was confirmed and the test split stayed locked."
@@ -137,11 +137,12 @@ def _separation(recommendation: Recommendation) -> str:
         allowed = "" if all(r.allowed for r in recommendation.ranked) else " that the limits allow"
         return (
             f"In {runs} each, {called(winner)} was more accurate than every other candidate"
-            f"{allowed}, by more than chance explains."
+            f"{allowed}, over each with a probability of at least {percent(SEPARATED)}."
         )
     return (
         f"In {runs} each, {called(winner)} was {points(best.candidate.mean - winner.mean)} less "
-        f"accurate than {called(best.candidate)}, more than chance explains; the policy accepts it."
+        f"accurate than {called(best.candidate)}, with a probability of at least "
+        f"{percent(SEPARATED)}; the policy accepts it."
     )
 
 

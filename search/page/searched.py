@@ -112,7 +112,8 @@ def _compute(content: ReportContent) -> Iterator[Block]:
         left = max(0, planned - trial.epochs_trained)
         seconds = [e.epoch_seconds for e in content.epochs.get(trial.number, ())]
         saved_epochs += left
-        saved_seconds += left * math.fsum(seconds) / len(seconds) if seconds else 0.0
+        # At the pace of the last epoch: the first one also compiles.
+        saved_seconds += left * seconds[-1] if seconds else 0.0
     if saved_epochs:
         part = f", some {duration(saved_seconds)}" if saved_seconds else ""
         percentage = (
