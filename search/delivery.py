@@ -66,7 +66,7 @@ def left(ledger: Ledger, record: StudyRecord) -> Left:
 def undelivered(study: str, error: BaseException) -> str:
     """What a study says at its end of what MLflow did not take."""
     return (
-        f"MLflow does not have everything: {one_line(error)}. The ledger has it: "
+        f"MLflow does not have everything: {one_line(error).rstrip(' .:')}. The ledger has it: "
         f"`podium sync {study}` delivers it once MLflow answers"
     )
 
