@@ -254,7 +254,7 @@ def test_a_real_pointer_shows_the_trial_under_it(browser: Browser, page: Path) -
 
     browser.show(page)
     points = browser.driver.find_elements("css selector", "#chart-learning-curves .points path")
-    browser.run("arguments[0].scrollIntoView({block: 'center'})", points[-1])
+    browser.run("arguments[0].scrollIntoView({block: 'center', behavior: 'instant'})", points[-1])
     ActionChains(browser.driver).move_to_element(points[-1]).perform()
     # On its way there the pointer passes points of other trials.
     assert browser.settled(
