@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from search.escaping import as_line
-from search.folder import find_study, study_folder, study_path
+from search.folder import find_study, study_path
 from search.ledger import Ledger, StudyRecord
 from search.lock import held
 from search.records import ConfigError, Phase, PodiumError, State, TrackingError, one_line
@@ -143,7 +143,8 @@ def tell_end(
     metrics: list[tuple[str, float, int]] = []
     if state is not State.INTERRUPTED:
         outcome = find_study(ledger, study).outcome or {}
-        artifacts = [path for name in ARTIFACTS if (path := study_folder(study) / name).exists()]
+        folder = study_path(study)
+        artifacts = [path for name in ARTIFACTS if (path := folder / name).exists()]
         if "notebook" in outcome:
             note = as_line(outcome.get("summary", ""))
         else:
@@ -151,7 +152,7 @@ def tell_end(
             note = sentence or "Search only: nothing was confirmed."
             note = as_line(reason or f"{note} {outcome.get('cut', '')}".strip())
             metrics = _best(ledger, study)
-        if study_folder(study) / "report.html" in artifacts:
+        if folder / "report.html" in artifacts:
             link = artifact_link(tracker.experiment_id, tracker.run_id)
             note += f"\n\n[The report]({link}) has the reasons."
     tracker.finish(RUN_STATUS[state], ended_ms, note, metrics, artifacts)
@@ -188,12 +189,13 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         ConfigError: another process runs the study, or it was run in another folder.
         TrackingError: MLflow does not answer, or refuses.
     """
-    if not study_path(study).is_dir():
+    folder = study_path(study)
+    if not folder.is_dir():
         raise ConfigError(
             f"Study {study} was run in another folder, which has its model and its report: "
             f"`podium sync {study}` there."
         )
-    with held(study, study_folder(study), ledger.database, now_ms):
+    with held(study, folder, ledger.database, now_ms):
         record = find_study(ledger, study)
         missing = left(ledger, record)
         if not missing:

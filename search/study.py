@@ -99,8 +99,7 @@ def run_study(launch: Launch, view: View) -> Outcome:
     Raises:
         StudyFailed: it could not reach a result; the ledger says why.
     """
-    facts = study_facts(launch, launch.space.baseline_config())
-    return _run_locked(launch, facts, view, again=False)
+    return _run_locked(launch, view, again=False)
 
 
 def resume_study(launch: Launch, view: View) -> Outcome:
@@ -114,22 +113,21 @@ def resume_study(launch: Launch, view: View) -> Outcome:
         StudyFailed: it could not reach a result; the ledger says why.
         ConfigError: another process runs it.
     """
-    ledger = open_ledger()
-    try:
-        facts = dict(find_study(ledger, launch.name).facts)
-    finally:
-        ledger.close()
-    return _run_locked(launch, facts, view, again=True)
+    return _run_locked(launch, view, again=True)
 
 
-def _run_locked(launch: Launch, facts: dict[str, Any], view: View, *, again: bool) -> Outcome:
+def _run_locked(launch: Launch, view: View, *, again: bool) -> Outcome:
     name, settings, folder = launch.name, launch.settings, study_folder(launch.name)
     shape = launch.data.training.image_shape
     ledger = open_ledger()
     try:
         with held(name, folder, ledger.database, now_ms()):
             if again:
-                check_not_ended(find_study(ledger, name), settings)
+                record = find_study(ledger, name)
+                check_not_ended(record, settings)
+                facts = dict(record.facts)
+            else:
+                facts = study_facts(launch, launch.space.baseline_config())
             tracker = begin(launch, facts, ledger, {}, again=again)
             champion = _ChampionLookup(launch, tracker)
             director = StudyDirector(

@@ -6,7 +6,7 @@ import os
 import random
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -75,9 +75,20 @@ def undisturbed(folder: Path, *words: str) -> Pace:
 def kill_driver(folder: Path, repeat: int, seed: int) -> Iterator[FaultOutcome]:
     """Kills drivers at random moments of their studies, several times in succession each."""
     pace = undisturbed(folder / "undisturbed", *WHOLE)
+    yield from _over_studies(_killed_study, folder, pace, repeat, seed)
+
+
+def _over_studies(
+    kill: Callable[[Path, Pace, int, random.Random], list[FaultOutcome]],
+    folder: Path,
+    pace: Pace,
+    repeat: int,
+    seed: int,
+) -> Iterator[FaultOutcome]:
+    """Study after study, until there were `repeat` kills."""
     rng, left = random.Random(seed), repeat
     for number in range(2 * repeat):
-        kills = _killed_study(folder / f"study-{number}", pace, min(left, KILLS_PER_STUDY), rng)
+        kills = kill(folder / f"study-{number}", pace, min(left, KILLS_PER_STUDY), rng)
         left -= len(kills)
         yield from kills
         if not left:
@@ -207,14 +218,7 @@ def _ended_for_good(folder: Path) -> list[str]:
 def kill_worker(folder: Path, repeat: int, seed: int) -> Iterator[FaultOutcome]:
     """Kills training processes at random, while trials are trained one after the other."""
     pace = undisturbed(folder / "undisturbed", *ALONE)
-    rng, left = random.Random(seed), repeat
-    for number in range(2 * repeat):
-        kills = _killed_workers(folder / f"study-{number}", pace, min(left, KILLS_PER_STUDY), rng)
-        left -= len(kills)
-        yield from kills
-        if not left:
-            return
-    raise RuntimeError(f"{left} of {repeat} kills could not be made: trials end too early")
+    yield from _over_studies(_killed_workers, folder, pace, repeat, seed)
 
 
 def _killed_workers(folder: Path, pace: Pace, count: int, rng: random.Random) -> list[FaultOutcome]:
