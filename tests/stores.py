@@ -133,3 +133,16 @@ def add_version(
         client, known, run.info.run_id, name, folder, {}, "The verdict.", tags or {}, 1_000
     )
     return registered.version
+
+
+def registered_state(client: MlflowClient, name: str) -> dict[str, Any]:
+    """All that the registry holds of a model, but for its name."""
+    model = client.get_registered_model(name)
+    versions = client.search_model_versions(f"name='{name}'")
+    return {
+        "aliases": {alias: str(version) for alias, version in model.aliases.items()},
+        "tags": dict(model.tags),
+        "versions": {
+            str(v.version): (dict(v.tags), v.description, sorted(v.aliases)) for v in versions
+        },
+    }

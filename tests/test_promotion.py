@@ -21,7 +21,7 @@ from search.promotion import Change, Order, Proposal, promote, propose, rollback
 from search.records import ConfigError, PromotionRefused, State, TrackingError
 from search.registry import CHAMPION, PREVIOUS
 from search.settings import GateSettings
-from tests.stores import new_store, restore, snapshot
+from tests.stores import new_store, registered_state, restore, snapshot
 
 NOTHING_ASKED = GateSettings(
     min_accuracy=None,
@@ -113,21 +113,8 @@ def rolled_back(client: Any, name: str, to: str | None = None, order: Order = LA
     return rollback(client, name, to, loads, order)
 
 
-def state(client: mlflow.MlflowClient, name: str) -> dict[str, Any]:
-    """All that the registry holds of a model, but for its name."""
-    model = client.get_registered_model(name)
-    versions = client.search_model_versions(f"name='{name}'")
-    return {
-        "aliases": {alias: str(version) for alias, version in model.aliases.items()},
-        "tags": dict(model.tags),
-        "versions": {
-            str(v.version): (dict(v.tags), v.description, sorted(v.aliases)) for v in versions
-        },
-    }
-
-
 def aliases(client: mlflow.MlflowClient, name: str) -> tuple[str | None, str | None]:
-    found = state(client, name)["aliases"]
+    found = registered_state(client, name)["aliases"]
     return found.get(CHAMPION), found.get(PREVIOUS)
 
 
@@ -150,7 +137,7 @@ def test_a_promotion_moves_the_aliases_and_says_who_when_why_study_and_report(
     assert change.is_new
     assert "version 2 is the champion; before it was version 1" in change.sentence
     assert aliases(client, name) == ("2", "1")
-    tags, description, _ = state(client, name)["versions"]["2"]
+    tags, description, _ = registered_state(client, name)["versions"]["2"]
     assert tags == {
         "podium.study": "study-2",
         "podium.report": "report-2",
@@ -172,17 +159,17 @@ def test_a_promotion_moves_the_aliases_and_says_who_when_why_study_and_report(
 def test_promoting_the_champion_again_changes_nothing(client: mlflow.MlflowClient) -> None:
     name = registered(client)
     promoted(client, name, "2")
-    before = state(client, name)
+    before = registered_state(client, name)
     change = promoted(client, name, "2", LATER, STRICT)
     assert not change.is_new
     assert "is the champion already" in change.sentence
-    assert state(client, name) == before
+    assert registered_state(client, name) == before
 
 
 def test_a_refusal_shows_every_gate_and_changes_nothing(client: mlflow.MlflowClient) -> None:
     name = registered(client)
     promoted(client, name, "1")
-    before = state(client, name)
+    before = registered_state(client, name)
     shown: list[Gate] = []
     with pytest.raises(PromotionRefused, match="2 gates do not hold") as refused:
         promoted(client, name, "2", settings=STRICT, shown=shown)
@@ -190,7 +177,7 @@ def test_a_refusal_shows_every_gate_and_changes_nothing(client: mlflow.MlflowCli
     assert "min_accuracy" in str(refused.value)
     assert "max_size_mb" in str(refused.value)
     assert [gate.name for gate in shown] == list(GateSettings.model_fields)
-    assert state(client, name) == before
+    assert registered_state(client, name) == before
 
 
 def test_a_refusal_leaves_even_an_interrupted_promotion_as_it_is(
@@ -199,10 +186,10 @@ def test_a_refusal_leaves_even_an_interrupted_promotion_as_it_is(
     name = registered(client)
     promoted(client, name, "1")
     interrupt_after(client, name, 2, promotion("2"))
-    before = state(client, name)
+    before = registered_state(client, name)
     with pytest.raises(PromotionRefused):
         promoted(client, name, "3", settings=STRICT)
-    assert state(client, name) == before
+    assert registered_state(client, name) == before
 
 
 def test_an_override_promotes_and_records_why_and_what_did_not_hold(
@@ -216,7 +203,7 @@ def test_an_override_promotes_and_records_why_and_what_did_not_hold(
     [entry] = journal(client, name)
     assert entry.failed_gates == ("min_accuracy", "max_size_mb")
     assert entry.override == "agreed with the owner"
-    tags, description, _ = state(client, name)["versions"]["1"]
+    tags, description, _ = registered_state(client, name)["versions"]["1"]
     assert tags["podium.override"] == "agreed with the owner"
     assert "min_accuracy, max_size_mb" in description
 
@@ -225,7 +212,7 @@ def test_an_override_that_was_not_needed_is_not_recorded(client: mlflow.MlflowCl
     name = registered(client)
     promoted(client, name, "1", FORCED)
     assert journal(client, name)[0].override == ""
-    assert state(client, name)["versions"]["1"][0]["podium.override"] == "none"
+    assert registered_state(client, name)["versions"]["1"][0]["podium.override"] == "none"
 
 
 def test_the_gates_get_what_came_of_loading_the_registered_version(
@@ -284,7 +271,7 @@ def test_a_rollback_lets_champion_and_previous_champion_change_places(
     entry = journal(client, name)[-1]
     assert (entry.action, entry.version, entry.from_version) == ("rollback", "1", "2")
     assert (entry.who, entry.why, entry.done) == ("bob", "it was slow", True)
-    versions = state(client, name)["versions"]
+    versions = registered_state(client, name)["versions"]
     assert "Champion again since 2026-02-03T04:05:06+00:00" in versions["1"][1]
     assert "it was slow" in versions["2"][1]
     assert versions["2"][0]["podium.rolled_back_by"] == "bob"
@@ -295,11 +282,11 @@ def test_a_second_rollback_right_after_changes_nothing(client: mlflow.MlflowClie
     promoted(client, name, "1")
     promoted(client, name, "2")
     rolled_back(client, name)
-    before = state(client, name)
+    before = registered_state(client, name)
     change = rolled_back(client, name, order=ORDER)
     assert not change.is_new
     assert "rolled back already" in change.sentence
-    assert state(client, name) == before
+    assert registered_state(client, name) == before
 
 
 def test_a_promotion_after_a_rollback_can_be_rolled_back_again(
@@ -324,7 +311,7 @@ def test_to_goes_back_to_any_earlier_champion_and_to_no_other_version(
         promoted(client, name, version)
     rolled_back(client, name, "1")
     assert aliases(client, name) == ("1", "3")
-    before = state(client, name)
+    before = registered_state(client, name)
     assert not rolled_back(client, name, "1").is_new
     with pytest.raises(PromotionRefused, match="version 4 was never the champion"):
         rolled_back(client, name, "4")
@@ -332,7 +319,7 @@ def test_to_goes_back_to_any_earlier_champion_and_to_no_other_version(
         rolled_back(client, name, "9")
     with pytest.raises(ConfigError, match="no version 'one'"):
         rolled_back(client, name, "one")
-    assert state(client, name) == before
+    assert registered_state(client, name) == before
 
 
 def test_there_is_nothing_to_go_back_to_from_the_first_champion(
@@ -342,11 +329,11 @@ def test_there_is_nothing_to_go_back_to_from_the_first_champion(
     with pytest.raises(PromotionRefused, match="has no champion"):
         rolled_back(client, name)
     promoted(client, name, "1")
-    before = state(client, name)
+    before = registered_state(client, name)
     with pytest.raises(PromotionRefused, match="nothing to go back to") as refused:
         rolled_back(client, name)
     assert refused.value.exit_code == 4
-    assert state(client, name) == before
+    assert registered_state(client, name) == before
 
 
 @pytest.mark.parametrize(
@@ -359,10 +346,10 @@ def test_a_rollback_to_what_does_not_load_or_predict_as_it_did_is_refused(
     name = registered(client)
     promoted(client, name, "1")
     promoted(client, name, "2")
-    before = state(client, name)
+    before = registered_state(client, name)
     with pytest.raises(PromotionRefused, match="does not load and predict as it did"):
         rollback(client, name, None, lambda _: reload, LATER)
-    assert state(client, name) == before
+    assert registered_state(client, name) == before
 
 
 def test_a_rollback_to_a_version_without_a_reference_needs_it_to_load_only(
@@ -417,7 +404,7 @@ def test_what_says_that_a_version_was_rolled_back_goes_when_it_is_champion_again
 
 
 def marks_of_a_rollback(client: mlflow.MlflowClient, name: str, version: str) -> list[str]:
-    tags = state(client, name)["versions"][version][0]
+    tags = registered_state(client, name)["versions"][version][0]
     return [key for key in tags if key.startswith("podium.rolled_back_")]
 
 
@@ -454,13 +441,13 @@ def test_a_champion_that_changes_while_a_version_is_loaded_is_not_overwritten(
 
     def check(_: str) -> Reload:
         meanwhile(client, name)
-        seen.append(state(client, name))
+        seen.append(registered_state(client, name))
         return Reload(True, 0.0)
 
     settings = NOTHING_ASKED.model_copy(update={"reproducible_load": True})
     with pytest.raises(PromotionRefused, match=MEANWHILE[meanwhile]):
         promote(client, proposed(name, "2"), settings, check, order, lambda _: None)
-    assert [state(client, name)] == seen
+    assert [registered_state(client, name)] == seen
     promoted(client, name, "2")
     assert aliases(client, name) == ("2", "1" if meanwhile is begun else "3")
 
@@ -476,12 +463,12 @@ def test_a_champion_that_changes_before_a_rollback_stays(
 
     def check(_: str) -> Reload:
         meanwhile(client, name)
-        seen.append(state(client, name))
+        seen.append(registered_state(client, name))
         return Reload(True, 0.0)
 
     with pytest.raises(PromotionRefused, match=MEANWHILE[meanwhile]):
         rollback(client, name, None, check, LATER)
-    assert [state(client, name)] == seen
+    assert [registered_state(client, name)] == seen
 
 
 def test_a_version_that_is_deleted_while_it_is_loaded_is_not_written_down(
@@ -583,7 +570,7 @@ def test_interrupted_at_any_call_and_run_again_it_ends_as_if_undisturbed(
     prepared = snapshot(client)
     counted = Faulty(client, at=-1)
     operation(counted, name)
-    wanted = state(client, name)
+    wanted = registered_state(client, name)
     assert counted.calls >= 10
     for k in range(counted.calls + 1):
         restore(client, prepared)
@@ -593,7 +580,9 @@ def test_interrupted_at_any_call_and_run_again_it_ends_as_if_undisturbed(
         with contextlib.suppress(Broken):
             operation(Faulty(client, at=k), name)
         operation(client, name)
-        assert state(client, name) == wanted, f"interrupted after call {k} of {counted.calls}"
+        assert registered_state(client, name) == wanted, (
+            f"interrupted after call {k} of {counted.calls}"
+        )
 
 
 @pytest.mark.parametrize("calls", [1, 2])
@@ -624,7 +613,7 @@ def test_a_promotion_that_moved_the_champion_is_finished_by_the_next_command(
     promoted(client, plain, "2")
     for model in (name, plain):
         promoted(client, model, "3", LATER)
-    assert state(client, name) == state(client, plain)
+    assert registered_state(client, name) == registered_state(client, plain)
 
 
 def test_an_interrupted_promotion_keeps_who_began_it_and_when(client: mlflow.MlflowClient) -> None:

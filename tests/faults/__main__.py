@@ -25,7 +25,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from rich.console import Console
 from rich.table import Table
 
-from tests.faults.delivery_writes import DELIVERY_WRITES, DELIVERY_WRITES_ABOUT
+from tests.faults.commits import COMMITS, COMMITS_ABOUT
 from tests.faults.kills import ABOUT as KILLS_ABOUT
 from tests.faults.kills import KILLS
 from tests.faults.outcome import FaultOutcome, NotPossibleHere, Scenario
@@ -33,12 +33,12 @@ from tests.faults.tracking import TRACKING, TRACKING_ABOUT
 from tests.faults.writes import WRITTEN, WRITTEN_ABOUT
 from tests.running import ROOT
 
-SCENARIOS: dict[str, Scenario] = {**KILLS, **WRITTEN, **TRACKING, **DELIVERY_WRITES}
+SCENARIOS: dict[str, Scenario] = {**KILLS, **WRITTEN, **TRACKING, **COMMITS}
 ABOUT: dict[str, str] = {
     **KILLS_ABOUT,
     **WRITTEN_ABOUT,
     **TRACKING_ABOUT,
-    **DELIVERY_WRITES_ABOUT,
+    **COMMITS_ABOUT,
 }
 PAGE = ROOT / "docs" / "reliability.md"
 FIGURES = ROOT / "docs" / "reliability.json"

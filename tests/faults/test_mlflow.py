@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.delivery_writes import DELIVERY_WRITES
+from tests.faults.commits import COMMITS
 from tests.faults.servers import KINDS, Proxy
-from tests.faults.tracking import TRACKING
+from tests.faults.tracking import TRACKING, Stretch, slowed
 from tests.running import serving
 
 SEED = 1
+WRITES = {"sync-killed": 21, "take-up-killed": 21, "promote-killed": 11, "rollback-killed": 12}
+"""So many there are at least."""
 
 
 @pytest.mark.slow
@@ -26,13 +28,44 @@ def test_nothing_is_lost_or_told_twice_when_mlflow_fails(fault: str, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("fault", DELIVERY_WRITES)
+@pytest.mark.parametrize("fault", COMMITS)
 def test_whoever_is_killed_between_two_writes_is_finished_by_the_next(
     fault: str, tmp_path: Path
 ) -> None:
-    outcomes = list(DELIVERY_WRITES[fault](tmp_path, 1000, SEED))
-    assert len(outcomes) > 20
+    outcomes = list(COMMITS[fault](tmp_path, 1000, SEED))
+    assert len(outcomes) >= WRITES[fault]
     assert [loss for outcome in outcomes for loss in outcome.losses] == []
+
+
+def stretches(driver_seconds: float = 6.0) -> list[Stretch]:
+    """A minute each; in the second one the driver takes so much CPU, else 6 s."""
+    return [Stretch(0, 60, 6.0), Stretch(60, 120, driver_seconds), Stretch(120, 180, 6.0)]
+
+
+def epochs(seconds: float, pause: float) -> list[tuple[float, float]]:
+    """Of one process: a second each and a tenth between them, other ones in the second minute."""
+    found, at = [], 0.0
+    while at < 180:
+        took, waited = (seconds, pause) if 60 <= at < 120 else (1.0, 0.1)
+        at += took
+        found.append((at, took))
+        at += waited
+    return found
+
+
+def test_a_machine_that_is_slower_during_an_outage_is_no_loss() -> None:
+    assert list(slowed(*stretches(), epochs(2.0, 0.2))) == []
+
+
+def test_trials_that_wait_for_mlflow_are_a_loss() -> None:
+    [loss] = slowed(*stretches(), epochs(1.0, 0.2))
+    assert loss == "processes trained 0.92 of the usual time during the outage"
+
+
+def test_a_driver_that_is_busy_with_an_outage_is_a_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    [loss] = slowed(*stretches(driver_seconds=13.0), epochs(1.0, 0.1))
+    assert loss == "the driver took 0.12 CPUs more than usual during the outage"
 
 
 class _Counting(http.server.BaseHTTPRequestHandler):

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import json
+import os
 import signal
 import sqlite3
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import mlflow
+import psutil
 
 from search.delivery import left
 from search.ledger import Ledger, StudyRecord
-from search.records import State, TrialRecord
+from search.records import EpochReport, State, TrialRecord
 from tests.faults.outcome import FaultOutcome, Scenario
 from tests.faults.servers import Proxy, Server, mlflow_server
 from tests.running import Finished, podium, start
@@ -301,32 +303,23 @@ def stopped_for_a_minute(folder: Path, repeat: int, seed: int) -> Iterator[Fault
             words += ["--finalists", "0"]
             with _running("run", "--study", STUDY, *words, folder=work) as (process, printed):
                 _wait_for_trials(ledger, process, 2)
-                started = time.time()
-                time.sleep(LOAD_SECONDS)
-                stopped = time.time()
+                before = _stretch(process.pid, LOAD_SECONDS)
                 server.stop()
-                time.sleep(OUTAGE_SECONDS)
-                ended = time.time()
+                during = _stretch(process.pid, OUTAGE_SECONDS)
                 server.start()
-                back = time.time()
-                time.sleep(LOAD_SECONDS)
-                after = time.time()
+                later = _stretch(process.pid, LOAD_SECONDS)
                 process.send_signal(signal.SIGINT)
                 _, err = printed.result(timeout=400)
             losses = [*_undelivered(ledger), *differences(server, ledger, STUDY, versions=0)]
-        before = _epochs_per_second(ledger, started, stopped)
-        during = _epochs_per_second(ledger, stopped, ended)
-        later = _epochs_per_second(ledger, back, after)
-        # On both sides, so that a machine that gets busier or idler does not decide it.
-        usual = (before + later) / 2
-        if during < RATE * usual:
-            losses.append(f"{during:.2f} epochs a second during the outage, else {usual:.2f}")
+        epochs = [(e.timestamp_ms / 1000, e.epoch_seconds) for e in _all_epochs(ledger)]
+        losses += slowed(before, during, later, epochs)
         if process.returncode != 130:
             losses.append(f"the study ended with {process.returncode}: {err[-300:]}")
+        rates = [stretch.rate(epochs) for stretch in (before, during, later)]
         yield FaultOutcome(
             "mlflow-stopped",
-            f"{OUTAGE_SECONDS:.0f} s: {before:.1f} epochs a second before, {during:.1f} during, "
-            f"{later:.1f} after",
+            f"{OUTAGE_SECONDS:.0f} s: {{:.1f}} epochs a second before, {{:.1f}} during, "
+            "{:.1f} after".format(*rates),
             1,
             losses,
             0.0,
@@ -334,18 +327,82 @@ def stopped_for_a_minute(folder: Path, repeat: int, seed: int) -> Iterator[Fault
         )
 
 
+Epochs: TypeAlias = Sequence[tuple[float, float]]
+"""When each ended, in seconds since 1970, and how many seconds it took."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of a study.
+
+    Attributes:
+        first: when it began, in seconds since 1970.
+        last: when it ended, likewise.
+        driver_seconds: CPU time that the driver took meanwhile.
+    """
+
+    first: float
+    last: float
+    driver_seconds: float
+
+    @property
+    def seconds(self) -> float:
+        """How long it was."""
+        return self.last - self.first
+
+    @property
+    def driver_share(self) -> float:
+        """Of one CPU."""
+        return self.driver_seconds / self.seconds
+
+    def rate(self, epochs: Epochs) -> float:
+        """Epochs a second."""
+        return sum(self.first <= end < self.last for end, _ in epochs) / self.seconds
+
+    def trained_share(self, epochs: Epochs) -> float:
+        """How many processes trained, on average, in place of waiting for something."""
+        parts = (min(end, self.last) - max(end - took, self.first) for end, took in epochs)
+        return sum(max(0.0, part) for part in parts) / self.seconds
+
+
+def _stretch(driver: int, seconds: float) -> Stretch:
+    """Lets the study go on for so long."""
+    process = psutil.Process(driver)
+    first, before = time.time(), process.cpu_times()
+    time.sleep(seconds)
+    after = process.cpu_times()
+    used = after.user + after.system - before.user - before.system
+    return Stretch(first, time.time(), used)
+
+
+def slowed(before: Stretch, during: Stretch, later: Stretch, epochs: Epochs) -> Iterator[str]:
+    """What trials lost of their speed to the outage.
+
+    Their rate itself depends on whatever else the machine does. Podium can lower it in two ways:
+    processes wait in place of training, or the driver takes the CPU from them.
+    """
+    waited = during.trained_share(epochs) / _mean(
+        before.trained_share(epochs), later.trained_share(epochs)
+    )
+    taken = during.driver_share - _mean(before.driver_share, later.driver_share)
+    if waited < RATE:
+        yield f"processes trained {waited:.2f} of the usual time during the outage"
+    if taken > (1 - RATE) * (os.cpu_count() or 1):
+        yield f"the driver took {taken:.2f} CPUs more than usual during the outage"
+
+
+def _mean(first: float, second: float) -> float:
+    return (first + second) / 2
+
+
 def _undelivered(ledger: Ledger) -> list[str]:
     missing = left(ledger, _record(ledger))
     return [f"MLflow lacks {missing}"] if missing else []
 
 
-def _epochs_per_second(ledger: Ledger, first: float, last: float) -> float:
-    """Epochs whose own time is between two moments, in seconds since 1970."""
-    path = ledger.engine.url.database
-    with closing(sqlite3.connect(str(path))) as connection:
-        texts = connection.execute("select report from epochs where study = ?", (STUDY,))
-        stamps = [json.loads(text)["timestamp_ms"] / 1000 for (text,) in texts]
-    return sum(first <= stamp < last for stamp in stamps) / (last - first)
+def _all_epochs(ledger: Ledger) -> list[EpochReport]:
+    numbers = [trial.number for trial in ledger.trials(STUDY)]
+    return [epoch for number in numbers for epoch in ledger.epochs(STUDY, number)]
 
 
 TRACKING: dict[str, Scenario] = {

@@ -1,4 +1,4 @@
-"""A process that ends between any two writes of `podium sync`, or of a study taken up again.
+"""A process that ends between any two writes to MLflow: of a study's end, or of a promotion.
 
 Writes are the commits of both databases, the ledger's and MLflow's, and the copies of artifacts.
 """
@@ -46,6 +46,65 @@ def _resume(folder: Path) -> None:
 
     os.chdir(folder)
     go_on(folder)
+
+
+NAME = "podium-pets"
+
+
+def _registered(folder: Path) -> Any:
+    """A client of a registry with two versions of one model."""
+    client = _client(folder)
+    client.create_registered_model(NAME)
+    for number in (1, 2):
+        client.create_model_version(NAME, "somewhere", description=f"Verdict {number}.")
+    return client
+
+
+def _promoted(client: Any, version: str) -> None:
+    from search.loading import Reload
+    from search.promotion import Order, Proposal, promote
+    from search.settings import GateSettings
+
+    nothing = dict.fromkeys(GateSettings.model_fields, None) | {"reproducible_load": False}
+    asked = GateSettings.model_validate(nothing)
+    study = Proposal(f"study-{version}", NAME, version, {}, (), f"report-{version}")
+    order = Order("alice", f"2026-01-0{version}T03:04:05+00:00", "it is better")
+    promote(client, study, asked, lambda _: Reload(True, 0.0), order, lambda _: None)
+
+
+def _prepare_promotion(folder: Path) -> None:
+    _promoted(_registered(folder), "1")
+
+
+def _promote(folder: Path) -> None:
+    _promoted(_client(folder), "2")
+
+
+def _prepare_rollback(folder: Path) -> None:
+    client = _registered(folder)
+    for version in ("1", "2"):
+        _promoted(client, version)
+
+
+def _roll_back(folder: Path) -> None:
+    from search.loading import Reload
+    from search.promotion import Order, rollback
+
+    order = Order("bob", "2026-02-03T04:05:06+00:00", "it was slow")
+    rollback(_client(folder), NAME, None, lambda _: Reload(True, 0.0), order)
+
+
+def _client(folder: Path) -> Any:
+    import mlflow
+
+    mlflow.set_tracking_uri(f"sqlite:///{folder}/runs/mlflow.db")
+    return mlflow.MlflowClient()
+
+
+def _standing(folder: Path) -> dict[str, Any]:
+    from tests.stores import registered_state
+
+    return registered_state(_client(folder), NAME)
 
 
 def _die_before(writes_left: int) -> list[int]:
@@ -102,7 +161,11 @@ def _in_own_process(work: Callable[..., None], *arguments: Any) -> int:
 
 
 def _scenario(
-    fault: str, prepare: Callable[[Path], None], work: Callable[[Path], None]
+    fault: str,
+    prepare: Callable[[Path], None],
+    work: Callable[[Path], None],
+    stored: Callable[[Path], dict[str, Any]],
+    left: Callable[[Path], list[str]] = lambda _: [],
 ) -> Scenario:
     def scenario(folder: Path, repeat: int, seed: int) -> Iterator[FaultOutcome]:
         """At `repeat` points spread over all writes; at all of them where there are fewer."""
@@ -113,7 +176,7 @@ def _scenario(
         whole = _copy(template, folder / "whole")
         if _in_own_process(_mortal, work, whole, -1):
             raise RuntimeError("nothing works even without a fault")
-        expected, count = _stored(whole), int((whole / "writes").read_text())
+        expected, count = stored(whole), int((whole / "writes").read_text())
         tries = min(repeat, count)
         points = sorted({(i * count // tries + seed) % count for i in range(tries)})
         for point in points:
@@ -125,11 +188,11 @@ def _scenario(
             )
             if _in_own_process(_mortal, work, here, -1):
                 losses.append("the second process failed")
-            losses += _unlike(expected, _stored(here)) + _left(here)
+            losses += _unlike(expected, stored(here)) + left(here)
             # Once more: nothing may come twice.
             if _in_own_process(_mortal, work, here, -1):
                 losses.append("the third process failed")
-            losses += _unlike(expected, _stored(here))
+            losses += _unlike(expected, stored(here))
             if not losses:
                 shutil.rmtree(here)
             seconds = time.monotonic() - began
@@ -160,7 +223,7 @@ def _copy(template: Path, folder: Path) -> Path:
     return folder
 
 
-def _stored(folder: Path) -> dict[str, Any]:
+def _told(folder: Path) -> dict[str, Any]:
     from tests.unsynced import stored
 
     return stored(folder)
@@ -189,11 +252,15 @@ def _unlike(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return losses
 
 
-DELIVERY_WRITES: dict[str, Scenario] = {
-    "sync-killed": _scenario("sync-killed", _prepare_sync, _sync),
-    "take-up-killed": _scenario("take-up-killed", _prepare_resume, _resume),
+COMMITS: dict[str, Scenario] = {
+    "sync-killed": _scenario("sync-killed", _prepare_sync, _sync, _told, _left),
+    "take-up-killed": _scenario("take-up-killed", _prepare_resume, _resume, _told, _left),
+    "promote-killed": _scenario("promote-killed", _prepare_promotion, _promote, _standing),
+    "rollback-killed": _scenario("rollback-killed", _prepare_rollback, _roll_back, _standing),
 }
-DELIVERY_WRITES_ABOUT = {
+COMMITS_ABOUT = {
     "sync-killed": "the process of `podium sync` ends between two writes",
     "take-up-killed": "the process that takes a study up again ends between two writes to MLflow",
+    "promote-killed": "the process of `podium promote` ends between two writes",
+    "rollback-killed": "the process of `podium rollback` ends between two writes",
 }
