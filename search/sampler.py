@@ -8,6 +8,7 @@ import math
 import warnings
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import optuna
 from optuna.distributions import (
@@ -18,6 +19,7 @@ from optuna.distributions import (
     distribution_to_json,
     json_to_distribution,
 )
+from optuna.importance import PedAnovaImportanceEvaluator
 from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
@@ -29,6 +31,7 @@ from search.space import Space
 from spaces.config import TrialConfig
 
 FEWEST_FOR_IMPORTANCES = 10
+BEST_TENTH, FEWEST_BEST = 0.1, 5
 TRIED = 200
 """Random trials in which a space is asked what its parameters are."""
 STATES = {
@@ -69,6 +72,20 @@ def parameters(space: Space, image_shape: tuple[int, int, int]) -> dict[str, str
         name: _in_words(distribution) + ("" if asked[name] == TRIED else ", in some trials")
         for name, distribution in found.items()
     }
+
+
+def choices(proposal: str) -> dict[str, tuple[Any, str]]:
+    """What was chosen for each parameter in a `proposal`, and from what, in words."""
+    distributions, params = _recorded(proposal)
+    return {name: (params[name], _in_words(d)) for name, d in distributions.items()}
+
+
+def _recorded(proposal: str) -> tuple[dict[str, BaseDistribution], dict[str, Any]]:
+    distributions, params = {}, {}
+    for name, (value, text) in json.loads(proposal or "{}").items():
+        distributions[name] = json_to_distribution(text)
+        params[name] = distributions[name].to_external_repr(value)
+    return distributions, params
 
 
 def _in_words(distribution: BaseDistribution) -> str:
@@ -153,10 +170,7 @@ class Sampler:
 
         One that has not ended is open afterwards, as if it had just been asked for.
         """
-        distributions, params = {}, {}
-        for name, (value, text) in json.loads(trial.proposal or "{}").items():
-            distributions[name] = json_to_distribution(text)
-            params[name] = distributions[name].to_external_repr(value)
+        distributions, params = _recorded(trial.proposal)
         reports = {item.epoch: item.val_accuracy for item in epochs}
         state = STATES.get(trial.state, TrialState.RUNNING)
         value = trial.val_accuracy
@@ -200,10 +214,12 @@ class Sampler:
         self._study.tell(trial, values, state=optuna_state)
 
     def importances(self) -> dict[str, float]:
-        """How much each parameter decided who came out on top, as fractions, largest first.
+        """How far each parameter sets the best trials apart, as fractions, largest first.
 
         Optuna's PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023) over the trials that ended;
-        one that was stopped counts with its last validation accuracy. Empty for fewer than ten.
+        one that was stopped counts with its last validation accuracy. The best are a tenth of
+        them, at least the five that Optuna asks for. Empty for fewer than ten trials, and where
+        all came out alike.
         """
         ended = optuna.create_study(direction="maximize")
         for trial in self._study.get_trials(deepcopy=False):
@@ -217,13 +233,16 @@ class Sampler:
                         params=trial.params, distributions=trial.distributions, value=value
                     )
                 )
-        if len(ended.trials) < FEWEST_FOR_IMPORTANCES:
+        count = len(ended.trials)
+        if count < FEWEST_FOR_IMPORTANCES or len({t.value for t in ended.trials}) == 1:
             return {}
+        best = max(BEST_TENTH, FEWEST_BEST / count)
+        evaluator = PedAnovaImportanceEvaluator(target_quantile=best, region_quantile=1.0)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                found = optuna.importance.get_param_importances(ended)
-            except (ValueError, RuntimeError):  # nothing varied, or all came out alike
+                found = optuna.importance.get_param_importances(ended, evaluator=evaluator)
+            except (ValueError, RuntimeError):  # nothing varied
                 return {}
         return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 

@@ -10,7 +10,7 @@ import pytest
 from optuna.trial import TrialState
 
 from search.records import ConfigError, State
-from search.sampler import Sampler, check_space, derived_seed
+from search.sampler import Sampler, check_space, choices, derived_seed
 from search.settings import SAMPLERS
 from search.space import find_space, open_space
 from spaces.config import TrialConfig
@@ -373,3 +373,16 @@ def test_a_space_without_parameters_has_no_importances() -> None:
         sampler.ask(number)
         sampler.tell(number, State.COMPLETED, number / 20)
     assert sampler.importances() == {}
+
+
+def test_trials_that_all_came_out_alike_have_no_importances() -> None:
+    assert told(*[0.5] * 12).importances() == {}
+
+
+def test_what_was_chosen_is_told_by_the_names_of_the_space_and_with_its_range() -> None:
+    sampler = Sampler("random", make_space(small), SHAPE, 0)
+    config = sampler.ask(0)
+    assert config is not None
+    found = choices(sampler.proposal(0))
+    assert found["learning_rate"] == (config.learning_rate, "0.0001 to 0.1, logarithmic")
+    assert choices("") == {}
