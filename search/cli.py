@@ -317,8 +317,14 @@ def _conduct(prepare: Callable[[], Launch], work: Callable[..., Outcome]) -> Non
     other = _other_policy(outcome.recommendation)
     if other:
         say(f"  podium recommend {outcome.name} --policy {other}")
-    if outcome.model is not None and outcome.verdict is not None and outcome.verdict.speaks_for_it:
+    if outcome.verdict is None:
+        return
+    if outcome.model is None:
+        say(f"  podium sync {outcome.name}")
+    elif outcome.verdict.speaks_for_it and not outcome.refusing:
         say(f"  podium promote {outcome.name}")
+    for sentence in outcome.refusing:
+        tell(f"As it is, it would not be promoted: {sentence}")
 
 
 def _other_policy(recommendation: Recommendation | None) -> str | None:

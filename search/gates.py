@@ -148,7 +148,7 @@ def _non_inferiority(
     sentence = (
         f"Against the champion, version {champion}, it alone is right on {right:,.0f} and the "
         f"champion alone on {rival_right:,.0f} of {images:,.0f} test images: with 95% confidence "
-        f"it gets at worst {sure} right; {asked}."
+        f"(one-sided) it gets at worst {sure} right; {asked}."
     )
     return Gate(name, low, -margin, low >= -margin, sentence)
 

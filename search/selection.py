@@ -34,7 +34,7 @@ from search.records import (
 from search.settings import CORRECTIONS, POLICIES, nearest
 
 LATENCY_STEP = 1.25
-"""Latencies whose ratio is smaller count as alike in pareto: they are measured with noise."""
+"""Latencies are compared in steps of this ratio in pareto: they are measured with noise."""
 SEPARATED = 0.95
 """The probability from which one candidate counts as better than another."""
 
@@ -65,7 +65,7 @@ def confirmed_candidates(
         config_id = trial.config.config_id
         if trial.phase is Phase.CONFIRM:
             runs.setdefault(config_id, []).append(trial)
-        elif trial.totals is not None:
+        elif trial.totals is not None and trial.state is State.COMPLETED:
             accuracy = trial.totals.val_accuracy
             searched[config_id] = max(accuracy, searched.get(config_id, accuracy))
     if not runs:
@@ -451,7 +451,9 @@ def _pareto(field: _Contenders) -> Ruling:
             )
         better = next(j for j in front if _dominates(rows[j], rows[i]))
         other = called(field.candidates[better])
-        measured = "as accurate, as small and as fast" if timed else "as accurate and as small"
+        measured = (
+            "as accurate, as small and about as fast" if timed else "as accurate and as small"
+        )
         return f"Not chosen: {other} is at least {measured}."
 
     return chosen, [reason(i) for i in range(len(field.candidates))]

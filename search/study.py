@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -18,6 +18,7 @@ from search.delivery import model_folder, register_model, tell_end, undelivered
 from search.director import Progress, StudyDirector
 from search.folder import find_study, open_ledger, study_folder
 from search.gallery import Subject, draw, draw_varied
+from search.gates import judge_gates
 from search.interruption import INTERRUPTIONS
 from search.launch import Launch, begin, check_not_ended, now_ms, study_facts
 from search.ledger import Ledger
@@ -61,6 +62,7 @@ class Outcome:
 
     Attributes:
         trouble: what is missing, and why: figures, or something in MLflow.
+        refusing: what would refuse its model as champion, in sentences.
         refusal: why nothing is recommended, although candidates were confirmed.
         cut: what a time budget did to the search; "" where it did nothing.
     """
@@ -74,6 +76,7 @@ class Outcome:
     trouble: str | None
     refusal: ConstraintsUnmet | None = None
     cut: str = ""
+    refusing: Sequence[str] = ()
 
 
 class Director(tuning.Director, Protocol):
@@ -365,6 +368,9 @@ def _finish(
         openings=ledger.openings(launch.data.test.fingerprint),
         training=launch.data.training,
         inspected=director.inspected,
+        refusing=_refusing(outcome, launch, director.champion),
+        shipped=director.shipped.number if director.shipped else None,
+        rungs=director.progress.rungs,
         trouble=_joined(trouble, missing) if missing else trouble or "",
         refusal=refusal,
     )
@@ -386,8 +392,27 @@ def _finish(
         trouble = _joined(trouble, missing)
     html = folder / "report.html"
     return Outcome(
-        name, recommendation, verdict, html, model, model_file, trouble, refusal, director.cut
+        name,
+        recommendation,
+        verdict,
+        html,
+        model,
+        model_file,
+        trouble,
+        refusal,
+        director.cut,
+        content.refusing,
     )
+
+
+def _refusing(outcome: dict[str, Any], launch: Launch, champion: Champion | None) -> list[str]:
+    """What would refuse the model as champion by what is known now: all but that it loads."""
+    if not outcome:
+        return []
+    gates = launch.settings.tracking.gates.model_copy(update={"reproducible_load": False})
+    version = champion.version if champion else None
+    judged = judge_gates(outcome, gates, version, None, launch.data.training.classes)
+    return [gate.sentence for gate in judged if not gate.holds]
 
 
 def _importances(director: StudyDirector) -> dict[str, float]:

@@ -98,13 +98,16 @@ def print_recommendation(recommendation: Recommendation) -> None:
         rival = f"the {comparison.rival}"
         if comparison.rival == "runner-up":
             rival += f" {_candidate_name(known[comparison.config_id])}"
+        elif comparison.rival == "champion":
+            rival += "'s configuration, trained again"
         tell(f"Probability that it is better than {rival}: {percent(comparison.better)}.")
 
 
 def _candidate_name(candidate: Candidate) -> str:
     if candidate.is_baseline:
         return "baseline"
-    return f"{candidate.config.config_id}{' (champion)' if candidate.is_champion else ''}"
+    note = " (champion's configuration)" if candidate.is_champion else ""
+    return f"{candidate.config.config_id}{note}"
 
 
 def timestamp(milliseconds: int) -> str:

@@ -664,8 +664,8 @@ def _as_json(measures: Measures) -> dict[str, Any]:
 
 
 def state_in_words(trial: TrialRecord) -> str:
-    """completed, stopped at rung N, failed, running."""
-    if trial.state == State.STOPPED:
+    """completed, stopped at rung N, stopped (by a time budget), failed, running."""
+    if trial.rung is not None:
         return f"stopped at rung {trial.rung}"
     return trial.state.value
 

@@ -73,8 +73,10 @@ def judge(
         contests=held,
         images=len(labels),
         openings=openings,
-        speaks_for_it=_surely_better(held) is None and not _keeps_champion(recommendation, held),
-        headline=_headline(recommendation, tested.accuracy, held, champion_note),
+        speaks_for_it=not (
+            champion_note or _surely_better(held) or _keeps_champion(recommendation, held)
+        ),
+        headline=_headline(recommendation, tested, held, champion_note),
         sentence=_sentence(recommendation, tested.accuracy, held, data, champion_note),
     )
 
@@ -123,44 +125,75 @@ def _sentence(
 
 def _headline(
     recommendation: Recommendation,
-    accuracy: Interval,
+    tested: Tested,
     contests: tuple[Contest, ...],
     champion_note: str,
 ) -> str:
     """What to do, for whoever reads one sentence only."""
-    winner = recommendation.winner
-    right = f"{percent(accuracy.value)} of the test images right"
+    ours = percent(tested.accuracy.value)
     better, decisive = _surely_better(contests), contests[-1] if contests else None
-    aside = ", and not compared with the champion" if champion_note else ""
     if better is not None:
-        theirs = percent(better.tested.accuracy.value)
         advice = (
             "Keep the champion"
             if better.rival == "champion"
             else "Look again before you ship, for the baseline is better"
         )
-        ours = percent(accuracy.value)
-        return f"{advice}: it gets {theirs} of the test images right, the new model {ours}."
-    ships = decisive is not None and _surely(decisive) and not champion_note
+        theirs = percent(better.tested.accuracy.value)
+        return (
+            f"{advice}: it gets {theirs} of the test images right, {_subject(recommendation)} "
+            f"{ours}."
+        )
+    right = f"{ours} of the test images right"
+    aside = ", and was not compared with the champion" if champion_note else ""
     if _keeps_champion(recommendation, contests):
+        said = f"Keep the champion: {_why_kept(recommendation, 'its configuration')}"
         if decisive is not None and decisive.rival == "champion":
             theirs = percent(decisive.tested.accuracy.value)
-            return (
-                "Keep the champion: nothing better than its configuration was found, and trained "
-                f"again that gets {right}, against {theirs} of the champion."
-            )
-        return f"Keep the champion{aside}: nothing better than its configuration was found."
+            return f"{said}. Trained again, that gets {right}, against {theirs} of the champion."
+        return f"{said}. Its own model was not compared on these images."
     if decisive is None:
-        return f"Keep the baseline{aside}: nothing better was found. It gets {right}."
+        why = _why_kept(recommendation)
+        if champion_note:
+            why = _why_kept(recommendation, "the baseline")
+            return f"No new model is recommended: {why}. That gets {right}{aside}."
+        return f"Keep the baseline: {why}. It gets {right}."
     theirs = f"{percent(decisive.tested.accuracy.value)} of the {decisive.rival}"
-    if ships:
-        name = "champion, trained again" if winner.is_champion else "new model"
-        return f"Ship the {name}: it gets {right}, against {theirs}."
-    proven = "better" if _surely(decisive) else "recommended, but not proven better"
-    return (
-        f"The new model is {proven} than the {decisive.rival}{aside}: it gets {right}, against "
-        f"{theirs}."
-    )
+    if not _surely(decisive):
+        images = sum(map(sum, tested.measures.confusion))
+        return (
+            f"{_subject(recommendation).capitalize()} is recommended, but {images:,} test images "
+            f"do not tell it from the {decisive.rival}: it gets {ours} of them right, against "
+            f"{theirs}{aside}."
+        )
+    if champion_note:
+        subject = _subject(recommendation).capitalize()
+        return (
+            f"{subject} is better than the {decisive.rival}: it gets {right}, against "
+            f"{theirs}{aside}."
+        )
+    return f"Ship {_subject(recommendation)}: it gets {right}, against {theirs}."
+
+
+def _subject(recommendation: Recommendation) -> str:
+    """The recommended model, in a headline."""
+    winner = recommendation.winner
+    if winner.is_champion:
+        return "the champion, trained again"
+    return "the baseline" if winner.is_baseline else "the new model"
+
+
+def _why_kept(recommendation: Recommendation, what: str = "") -> str:
+    """Why nothing else than what there was already, called so, is recommended."""
+    winner, than = recommendation.winner, f" than {what}" if what else ""
+    above = [r for r in recommendation.ranked if r.candidate.mean > winner.mean]
+    allowed = [r.candidate.config.config_id for r in above if r.allowed]
+    if not above:
+        return f"nothing better{than} was found"
+    if not allowed:
+        return f"nothing better{than} is within the limits"
+    if set(allowed) <= set(recommendation.unseparated):
+        return f"nothing surely better{than} was found"
+    return f"the rule {recommendation.policy} prefers {what or 'it'} to what is more accurate"
 
 
 def _keeps_champion(recommendation: Recommendation, contests: tuple[Contest, ...]) -> bool:
@@ -189,12 +222,10 @@ def _opening(
             "The chosen model"
         )
     if _keeps_champion(recommendation, contests):
-        return "Keep the champion's configuration: nothing confirmed was a better choice. It"
+        why = _why_kept(recommendation)
+        return f"Keep the champion's configuration: {why}. It"
     if winner.is_baseline and decisive is None:
-        return (
-            "Keep the baseline: no confirmed configuration was a better choice under the policy "
-            f"{recommendation.policy}. It"
-        )
+        return f"Keep the baseline: {_why_kept(recommendation)}. It"
     if decisive is not None and not _surely(decisive):
         return (
             f"Recommended: {name}; the test split does not tell it from the {decisive.rival}. "

@@ -180,8 +180,10 @@ def make_candidate(
     )
 
 
-def make_recommendation(*candidates: Candidate, policy: str = "best-mean") -> Recommendation:
-    return recommend(candidates, Criteria(policy), VALIDATION_FRACTION)
+def make_recommendation(
+    *candidates: Candidate, policy: str = "best-mean", **limits: Any
+) -> Recommendation:
+    return recommend(candidates, Criteria(policy, **limits), VALIDATION_FRACTION)
 
 
 def make_space(

@@ -292,5 +292,7 @@ def make_content(**values: Any) -> ReportContent:
         ),
         "training": training,
         "inspected": inspected,
+        "shipped": make_candidates()[1].trials[3],
+        "rungs": {2: 24, 6: 18},
     }
     return ReportContent(**(fields | values))

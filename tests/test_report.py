@@ -205,7 +205,7 @@ def test_the_first_paragraph_names_what_the_evidence_does_not_separate(
         for role in ("is_baseline", "is_champion")
     )
     text = said(tmp_path, kind, recommendation=replace(made, unseparated=(baseline, champion)))
-    assert "from the champion's configuration and the baseline: in" in text
+    assert "from the champion's configuration and the baseline: 5 repeated" in text
     clear = said(tmp_path, kind, recommendation=replace(made, unseparated=()))
     assert (
         "was more accurate than every other candidate, over each with a probability of at least "
@@ -231,13 +231,61 @@ def test_the_best_that_limits_allow_is_not_called_better_than_what_they_rule_out
     assert "more accurate than every other candidate that the limits allow" in text
 
 
+def test_a_choice_that_is_surely_not_the_best_that_limits_allow_is_not_called_that(
+    tmp_path: Path,
+) -> None:
+    made = make_decision(chosen=3)
+    ranked = (replace(made.ranked[0], allowed=False), *made.ranked[1:])
+    text = said(tmp_path, 0, recommendation=replace(made, ranked=ranked, unseparated=()))
+    # The means are 98.14% and 96.26%.
+    assert "the baseline was 1.880 points less accurate than configuration" in text
+    assert "every other candidate" not in text
+
+
+def test_the_only_candidate_that_the_limits_allow_is_not_compared_with_nobody(
+    tmp_path: Path,
+) -> None:
+    made = make_decision(chosen=1)
+    ranked = tuple(replace(r, allowed=n == 1) for n, r in enumerate(made.ranked))
+    text = said(tmp_path, 0, recommendation=replace(made, ranked=ranked, unseparated=()))
+    assert "Nothing else that the limits allow was confirmed than configuration" in text
+    assert "every other candidate" not in text
+
+
+def test_the_first_screen_says_what_the_repeated_runs_say_of_the_baseline(tmp_path: Path) -> None:
+    text = said(tmp_path, 0)
+    assert (
+        "It is better than the baseline, the plain network that all is measured against, with a "
+        "probability of 85.00% by these runs (+1.88 points, 95% interval +2.42 to +3.34)." in text
+    )
+
+
 @BOTH
-def test_a_model_that_is_not_registered_cannot_be_promoted(tmp_path: Path, kind: int) -> None:
+def test_a_model_that_is_not_registered_is_delivered_before_it_is_promoted(
+    tmp_path: Path, kind: int
+) -> None:
     text = said(tmp_path, kind, model=None, trouble="MLflow does not have everything: refused")
-    assert "podium promote" not in text
-    assert "podium rollback" not in text
-    assert "the model is not registered in MLflow" in text
+    front = text[: text.index("The decision", text.index("Next: "))]
+    # It stays true once `podium sync` has been run.
+    assert "when this page was made, MLflow did not have the model" in front
+    assert front.index("podium sync digits-1") < front.index("podium promote digits-1")
     assert "MLflow does not have everything: refused" in text
+
+
+@BOTH
+def test_a_promotion_that_would_be_refused_is_not_the_next_step(tmp_path: Path, kind: int) -> None:
+    sentence = "The size of the model's file is 2.00 MB; at most 1.00 MB is asked."
+    text = said(tmp_path, kind, refusing=[sentence])
+    assert f"It would not be promoted as it is: {sentence} To promote it all the same" in text
+    assert "Next: make it the champion" not in text
+
+
+def test_the_model_that_was_tested_is_named_with_its_seeds(tmp_path: Path) -> None:
+    text = said(tmp_path, 0)
+    # Of the runs of the second candidate: the fourth.
+    assert "that of trial 113, the run with the best validation accuracy (98.30%" in text
+    assert "seed 9003, split seed 8003" in text
+    assert make_candidates()[1].config.canonical_json in written(tmp_path)[1].replace("&#34;", '"')
 
 
 # The decision
@@ -282,7 +330,9 @@ def test_comparisons_and_what_other_policies_would_choose_are_told(tmp_path: Pat
     name = made.winner.config.config_id
     rows = table(markdown, f"Configuration {name} against others, on paired validation runs")
     for row, comparison in zip(rows, made.comparisons, strict=True):
-        assert row[0] == f"{comparison.rival} ({comparison.config_id})"
+        rival = "the champion's configuration, trained again"
+        named = rival if comparison.rival == "champion" else comparison.rival
+        assert row[0] == f"{named} ({comparison.config_id})"
         assert row[1] == f"{100 * comparison.difference.value:+.3f} points"
         low, high = 100 * comparison.difference.low, 100 * comparison.difference.high
         assert row[2] == f"{low:+.3f} to {high:+.3f} points"
@@ -306,7 +356,7 @@ def test_optimism_is_what_the_confirmation_took_away(tmp_path: Path) -> None:
     "policy",
     [
         ("best-mean", "whatever it costs"),
-        ("lower-bound", "lower 95% confidence bound"),
+        ("lower-bound", "the highest lower bound of the mean validation accuracy (one-sided, 95%)"),
         ("smallest-gap", "at most 0.500 points below"),
         ("cheapest-within", "the fewest parameters among"),
         ("pareto", "the knee of the front"),
@@ -402,9 +452,46 @@ def test_rungs_compute_and_savings_are_counted(tmp_path: Path) -> None:
     ]
     # 6 x 16 + 6 x 12 epochs of 0.25 s were not trained; 6 x 2 + 6 x 6 + 11 x 18 were.
     assert "Stopping early saved 168 epochs, some 42.0 s (40.58% of" in markdown
-    assert "Compute spent: 1 min of training" in markdown
+    # 43 trials with totals took 3.5 s each, 246 epochs 0.25 s each.
+    assert "Compute spent: 3 min of the training processes" in markdown
+    assert ", 1 min of it in epochs" in markdown
     # The first trial began at 1,000 s, the last run of the confirmation ended at 1,060 s.
     assert "1 min by the clock" in markdown
+
+
+def test_what_a_time_budget_cut_was_stopped_at_no_rung_and_saved_nothing(tmp_path: Path) -> None:
+    content = make_content()
+    trials = [replace(t, rung=None) if t.rung == 6 else t for t in content.trials]
+    text = said(tmp_path, 0, trials=trials, rungs={2: 24, 6: 12})
+    assert "6 stopped early (6 at epoch 2), 6 cut short by the time budget" in text
+    assert "Stopping early saved 96 epochs" in text
+    assert "epoch 0" not in text
+    assert "None" not in text
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "rule"),
+    [
+        ("asha", "from epoch 2 on, a trial goes on that is among the best 1 of 3 that came"),
+        ("hyperband", "from epoch 2 on, in some brackets later, a trial goes on that is among"),
+        ("median", "from epoch 2 on, a trial goes on that is not below the median of those"),
+    ],
+)
+def test_each_scheduler_is_told_by_its_own_rule(tmp_path: Path, scheduler: str, rule: str) -> None:
+    settings = {**make_content().settings, "scheduler": scheduler}
+    assert rule in said(tmp_path, 0, settings=settings)
+
+
+def test_the_space_is_told_by_its_own_names_and_ranges(tmp_path: Path) -> None:
+    ranged = '{"name": "FloatDistribution", "attributes": {"step": null, "low": 0.001, '
+    ranged += '"high": 0.3, "log": true}}'
+    trials = [
+        make_trial(n, val_accuracy=0.9, proposal=json.dumps({"sgd_learning_rate": [rate, ranged]}))
+        for n, rate in enumerate((0.01, 0.02, 0.02))
+    ]
+    markdown, _ = written(tmp_path, trials=trials, epochs={}, **SEARCH_ONLY)
+    rows = table(markdown, "The space, and what was tried of it")
+    assert rows == [["sgd_learning_rate", "0.001 to 0.3, logarithmic", "0.01 and 0.02", "3"]]
 
 
 def test_the_best_trials_are_listed_best_first_and_confirmations_are_not(tmp_path: Path) -> None:
@@ -520,11 +607,19 @@ def test_risks_follow_from_the_figures(tmp_path: Path) -> None:
     for risk in (
         "The test split is small, 360 images",
         "The test split was opened 2 times",
-        "It may be up to 0.610 points less accurate than the baseline.",
+        "It may be up to 0.610 points less accurate than the baseline (lower end of the 95% "
+        "interval on the test images).",
         "It finds some classes less often than others: 0 (61.00%)",
         "Its probabilities are off by 21.00% on average",
     ):
         assert risk in text
+    above = make_contest(
+        "baseline", "b", verdict.tested, difference=Interval(0.02, 0.002, 0.04), adjusted_p=0.07
+    )
+    # Not beyond chance where two comparisons are made, and yet never below.
+    assert "It may be up to" not in said(
+        tmp_path, 0, verdict=replace(verdict, contests=(above, *verdict.contests[1:]))
+    )
     fine = replace(
         tested,
         accuracy=Interval(0.985, 0.984, 0.986),

@@ -889,7 +889,7 @@ def test_the_knee_of_a_front_with_latency_worked_out_by_hand() -> None:
         f"Not chosen: {front} (1.41 against 0.73).",
         "Chosen: the knee of the 3 on the front of accuracy, parameters and latency.",
         f"Not chosen: {front} (1.00 against 0.73).",
-        f"Not chosen: {called(knee)} is at least as accurate, as small and as fast.",
+        f"Not chosen: {called(knee)} is at least as accurate, as small and about as fast.",
     ]
 
 
@@ -1530,6 +1530,16 @@ def test_the_accuracy_in_the_search_is_the_best_one_that_made_it_a_finalist() ->
     ]
     [_, found] = confirmed_candidates(trials, BASELINE.config_id)
     assert (found.config, found.search_accuracy) == (OTHER, 0.95)
+
+
+def test_a_score_of_a_trial_that_was_stopped_early_is_not_called_optimism() -> None:
+    trials = [
+        make_trial(0, config=OTHER, val_accuracy=0.80, state=State.STOPPED, rung=2),
+        *confirmed(BASELINE, 0.80, 0.80, start=2),
+        *confirmed(OTHER, 0.97, 0.97, start=4),
+    ]
+    [_, found] = confirmed_candidates(trials, BASELINE.config_id)
+    assert (found.config, found.search_accuracy) == (OTHER, None)
 
 
 def test_a_baseline_that_the_search_came_upon_is_no_finalist_of_it() -> None:

@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from search.inference import mcnemar_p_value, paired_proportions, wilson_interval
 from search.metrics import measure
-from search.records import Interval, Recommendation, Verdict
+from search.records import Candidate, Interval, Recommendation, Verdict
 from search.verdict import examined, judge, with_interval
 from tests.builders import make_candidate, make_recommendation
 
@@ -258,9 +258,8 @@ def test_a_recommended_baseline_is_kept_and_not_shipped() -> None:
     assert KEPT.winner is BETTER_BASELINE
     verdict = judged({0, 1}, recommendation=KEPT)
     assert verdict.sentence == (
-        "Keep the baseline: no confirmed configuration was a better choice under the policy "
-        "best-mean. It gets 95.00% (95% interval 83.50% to 98.62%) of the locked digits test "
-        "images right."
+        "Keep the baseline: nothing better was found. It gets 95.00% (95% interval 83.50% to "
+        "98.62%) of the locked digits test images right."
     )
     assert "Ship" not in verdict.sentence
     assert verdict.contests == ()
@@ -357,7 +356,7 @@ def test_the_champions_configuration_is_kept_where_it_is_recommended() -> None:
     assert SAME_AGAIN.winner is CHAMPION
     sentence = judged({0, 1}, MANY, SAME_AGAIN).sentence
     assert sentence == (
-        "Keep the champion's configuration: nothing confirmed was a better choice. It gets 95.00% "
+        "Keep the champion's configuration: nothing better was found. It gets 95.00% "
         "(95% interval 83.50% to 98.62%) of the locked digits test images right: 20.000 points "
         "more than the baseline (75.00%), more than chance explains, with 4,321 parameters "
         "against 1,234 of the baseline."
@@ -426,8 +425,8 @@ def test_a_baseline_that_is_the_champions_configuration_is_kept_as_the_champions
             set(),
             FEW,
             None,
-            "The new model is recommended, but not proven better than the baseline: it gets "
-            "100.00% of the test images right, against ",
+            "The new model is recommended, but 40 test images do not tell it from the baseline: it "
+            "gets 100.00% of them right, against 97.50% of the baseline.",
         ),
         (
             MANY,
@@ -460,13 +459,15 @@ def test_the_headline_says_what_to_do(
 def test_the_headline_does_not_ship_what_was_not_compared_with_the_champion() -> None:
     verdict = judged(set(), MANY, champion_note="it could not be read")
     assert verdict.headline == (
-        "The new model is better than the baseline, and not compared with the champion: it gets "
-        "100.00% of the test images right, against 75.00% of the baseline."
+        "The new model is better than the baseline: it gets 100.00% of the test images right, "
+        "against 75.00% of the baseline, and was not compared with the champion."
     )
     assert "Ship" not in verdict.sentence
     assert "not compared with the champion" in verdict.sentence
     unsure = judged(set(), FEW, champion_note="it could not be read").headline
-    assert "not proven better than the baseline, and not compared with the champion" in unsure
+    assert "do not tell it from the baseline" in unsure
+    assert unsure.endswith("and was not compared with the champion.")
+    assert not verdict.speaks_for_it  # no promotion passes its gate
 
 
 def test_a_champion_that_was_trained_again_and_is_surely_better_is_shipped() -> None:
@@ -477,7 +478,7 @@ def test_a_champion_that_was_trained_again_and_is_surely_better_is_shipped() -> 
         "Ship the champion, trained again: it gets 100.00% of the test images right, against "
         "75.00% of the champion."
     )
-    assert "nothing confirmed was a better choice" not in verdict.sentence
+    assert "nothing better" not in verdict.sentence
 
 
 def test_a_verdict_speaks_for_a_model_unless_a_rival_is_surely_better() -> None:
@@ -491,7 +492,75 @@ def test_the_champions_configuration_trained_again_is_promoted_only_where_surely
     kept = judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=FEW)
     assert not kept.speaks_for_it
     assert kept.headline == (
-        "Keep the champion: nothing better than its configuration was found, and trained again "
+        "Keep the champion: nothing better than its configuration was found. Trained again, "
         "that gets 95.00% of the test images right, against 97.50% of the champion."
     )
     assert judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=MANY).speaks_for_it
+
+
+def preferred(kept: Candidate, better: Candidate, policy: str, **limits: float) -> Recommendation:
+    """One that a policy or a limit prefers to a candidate that is surely more accurate."""
+    found = make_recommendation(kept, better, policy=policy, **limits)
+    assert found.winner is kept
+    return found
+
+
+SMALL_BASELINE = make_candidate([0.90, 0.91, 0.92], 10, is_baseline=True)
+LARGE = make_candidate([0.91, 0.92, 0.93], 50_000)
+
+
+@pytest.mark.parametrize(
+    ("recommendation", "why"),
+    [
+        (
+            preferred(SMALL_BASELINE, LARGE, "cheapest-within", tolerance=0.02),
+            "the rule cheapest-within prefers it to what is more accurate",
+        ),
+        (
+            preferred(SMALL_BASELINE, LARGE, "best-mean", max_params=100),
+            "nothing better is within the limits",
+        ),
+        (
+            preferred(
+                make_candidate([0.90, 0.95, 0.91], 10, is_baseline=True),
+                make_candidate([0.93, 0.90, 0.94], 50_000),
+                "cheapest-within",
+                tolerance=0.02,
+            ),
+            "nothing surely better was found",
+        ),
+    ],
+)
+def test_a_baseline_that_is_not_the_most_accurate_is_not_called_that(
+    recommendation: Recommendation, why: str
+) -> None:
+    verdict = judged({0, 1}, recommendation=recommendation)
+    assert verdict.headline == (
+        f"Keep the baseline: {why}. It gets 95.00% of the test images right."
+    )
+    assert f"Keep the baseline: {why}. It gets" in verdict.sentence
+
+
+def test_a_champion_that_is_the_choice_but_was_not_compared_is_kept_in_whole_sentences() -> None:
+    verdict = judged({0, 1}, recommendation=SAME_AGAIN, champion_note="it could not be read")
+    assert verdict.headline == (
+        "Keep the champion: nothing better than its configuration was found. Its own model was not "
+        "compared on these images."
+    )
+
+
+def test_a_baseline_is_not_kept_in_place_of_a_champion_that_was_not_compared() -> None:
+    verdict = judged({0, 1}, recommendation=KEPT, champion_note="it could not be read")
+    assert verdict.headline == (
+        "No new model is recommended: nothing better than the baseline was found. That gets 95.00% "
+        "of the test images right, and was not compared with the champion."
+    )
+    assert not verdict.speaks_for_it
+
+
+def test_a_recommended_baseline_is_not_called_a_new_model() -> None:
+    verdict = judged({0, 1}, recommendation=KEPT, champion_wrong=FEW)
+    assert verdict.headline == (
+        "The baseline is recommended, but 40 test images do not tell it from the champion: it gets "
+        "95.00% of them right, against 97.50% of the champion."
+    )

@@ -53,6 +53,9 @@ class ReportContent:
         openings: of this test split so far, oldest first.
         training: the pool that `inspected` counts positions in.
         inspected: the recommended model, on the images that its trial has seen.
+        refusing: what would refuse the model as champion, in sentences.
+        shipped: number of the trial whose model was tested, and is registered.
+        rungs: how many trials were compared at each rung.
         trouble: what is missing from MLflow, and why.
         refusal: the candidates that were confirmed, where none of them meets the constraints.
     """
@@ -73,6 +76,9 @@ class ReportContent:
     openings: Sequence[Opening] = ()
     training: TrainingData | None = None
     inspected: Inspected | None = None
+    refusing: Sequence[str] = ()
+    shipped: int | None = None
+    rungs: Mapping[int, int] = field(default_factory=dict)
     trouble: str = ""
     refusal: ConstraintsUnmet | None = None
 
@@ -202,18 +208,20 @@ class Chart:
 
 @dataclass(frozen=True, slots=True)
 class Charts:
-    """One chart, or small ones beside each other."""
+    """One chart, or small ones beside each other, and what to know of them."""
 
     charts: Sequence[Chart]
+    note: str = ""
     kind: ClassVar[str] = "charts"
 
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """Pictures as data URIs, each with what it shows and the lines under it."""
+    """Pictures as data URIs, each with what it shows and the lines under it; what to know first."""
 
     title: str
     pictures: Sequence[tuple[str, str, Sequence[str]]]
+    note: str = ""
     kind: ClassVar[str] = "pictures"
 
 
@@ -340,11 +348,14 @@ def count_trials(trials: Sequence[TrialRecord]) -> str:
     """How many trials there were and how they ended, in one sentence."""
     search = [t for t in trials if t.phase is not Phase.CONFIRM]
     states = Counter(t.state for t in search)
-    stopped = Counter(t.rung or 0 for t in search if t.state is State.STOPPED)
+    stopped = Counter(t.rung for t in search if t.rung is not None)
+    cut = states[State.STOPPED] - stopped.total()
     parts = [f"{states[State.COMPLETED]} completed"]
     if stopped:
         rungs = ", ".join(f"{count} at epoch {rung}" for rung, count in sorted(stopped.items()))
-        parts.append(f"{states[State.STOPPED]} stopped early ({rungs})")
+        parts.append(f"{stopped.total()} stopped early ({rungs})")
+    if cut:
+        parts.append(f"{cut} cut short by the time budget")
     if states[State.FAILED]:
         parts.append(f"{states[State.FAILED]} failed")
     epochs = sum(t.epochs_trained for t in trials)

@@ -44,16 +44,22 @@ from search.records import (
 )
 from search.selection import SEPARATED, called, loosened, percent, points
 
+RIVALS = {"champion": "the champion's configuration, trained again"}
+"""In validation runs; on the test images it is the champion's own model."""
 NO_VERDICT = (
     "No verdict: this study searched only; nothing was confirmed and the test split stayed locked."
 )
 UNMET = "No recommendation: none of the confirmed candidates meets the limits that were set."
 UNJUDGED = "No verdict: candidates were confirmed, but the test split was not opened."
-MEASURED = Text(
+MEASURED = (
     "Means, standard errors and gaps are of validation accuracy over the repeated runs. Those "
     "errors are corrected for resampled splits, which overlap (Nadeau and Bengio 2003). Latency "
-    "is the median for one image.",
-    tone="fine",
+    'is the median for one image. A hyphen under "in the search": it was not trained to its end '
+    "there."
+)
+MARGIN = (
+    "The standard error that the decisions name is another one: it leaves out what a candidate "
+    "shares with the best on each seed, the column does not."
 )
 
 
@@ -88,6 +94,7 @@ def front(content: ReportContent) -> Iterator[Block]:
 
 def _how_sure(recommendation: Recommendation, verdict: Verdict | None) -> Iterator[str]:
     yield _separation(recommendation)
+    yield from _against_baseline(recommendation)
     contests = verdict.contests if verdict else ()
     unclear = [c for c in contests if not c.adjusted_p < SIGNIFICANT]
     if unclear:
@@ -98,6 +105,18 @@ def _how_sure(recommendation: Recommendation, verdict: Verdict | None) -> Iterat
         if clear:
             rivals = listed([f"the {c.rival} ({_margin(c)})" for c in clear])
             yield f"On the test images it is {side} accurate than {rivals}, beyond chance."
+
+
+def _against_baseline(recommendation: Recommendation) -> Iterator[str]:
+    """What the repeated runs say of it and the baseline, whatever the test images can tell."""
+    found = next((c for c in recommendation.comparisons if c.rival == "baseline"), None)
+    if found is not None:
+        difference = found.difference
+        yield (
+            "It is better than the baseline, the plain network that all is measured against, with "
+            f"a probability of {percent(found.better)} by these runs ({rounded(difference.value)} "
+            f"points, 95% interval {rounded(difference.low)} to {rounded(difference.high)})."
+        )
 
 
 def _margin(contest: Contest) -> str:
@@ -120,29 +139,30 @@ def _by_chance(contest: Contest) -> str:
 
 def _separation(recommendation: Recommendation) -> str:
     """Whether the evidence tells the chosen candidate from the others."""
-    winner, best = recommendation.winner, recommendation.ranked[0]
-    others = _unseparated(recommendation)
+    winner, others = recommendation.winner, _unseparated(recommendation)
+    allowed = [r.candidate for r in recommendation.ranked if r.allowed]
+    limits = "" if len(allowed) == len(recommendation.ranked) else " that the limits allow"
     runs = counted(len(winner.accuracies), "repeated training run")
     if others:
         return (
-            f"The evidence does not separate the recommended one from {listed(others)}: in {runs} "
-            "each, their accuracy on validation images differs by no more than chance explains; "
-            "the policy decided between them."
+            f"The evidence does not separate the recommended one from {listed(others)}: {runs} "
+            "each do not settle which is more accurate on validation images; the rule "
+            f"{recommendation.policy} decided between them."
         )
-    if len(recommendation.ranked) == 1:
+    if len(allowed) == 1:
         return (
-            f"Nothing else was confirmed than {called(winner)}: there was nothing to choose from."
+            f"Nothing else{limits} was confirmed than {called(winner)}: there was nothing to "
+            "choose from."
         )
-    if best.candidate is winner or not best.allowed:
-        allowed = "" if all(r.allowed for r in recommendation.ranked) else " that the limits allow"
+    if allowed[0] is winner:
         return (
             f"In {runs} each, {called(winner)} was more accurate than every other candidate"
-            f"{allowed}, over each with a probability of at least {percent(SEPARATED)}."
+            f"{limits}, over each with a probability of at least {percent(SEPARATED)}."
         )
     return (
-        f"In {runs} each, {called(winner)} was {points(best.candidate.mean - winner.mean)} less "
-        f"accurate than {called(best.candidate)}, with a probability of at least "
-        f"{percent(SEPARATED)}; the policy accepts it."
+        f"In {runs} each, {called(winner)} was {points(allowed[0].mean - winner.mean)} less "
+        f"accurate than {called(allowed[0])}, with a probability of at least "
+        f"{percent(SEPARATED)}; the rule {recommendation.policy} accepts it."
     )
 
 
@@ -220,13 +240,27 @@ def _next_step(content: ReportContent) -> Iterator[Block]:
         )
     if content.verdict is None:
         return
+    study = shlex.quote(content.study)
+    command = f"podium promote {study}"
     if content.model is None:
-        yield Text("Next: the model is not registered in MLflow, so it cannot be promoted yet.")
-        return
-    command = f"podium promote {shlex.quote(content.study)}"
-    favoured = content.verdict.speaks_for_it
-    todo = "Next: make it the champion" if favoured else "To promote the new model all the same"
-    yield Text(f"{todo}, if the gates of mlflow.yaml hold:", command, "lead")
+        command = f"podium sync {study}\n{command}"
+        yield Text(
+            "Next: when this page was made, MLflow did not have the model. Once it answers, give "
+            "it what it lacks, and make the model the champion:",
+            command,
+            "lead",
+        )
+    elif content.refusing:
+        yield Text(
+            f"It would not be promoted as it is: {' '.join(content.refusing)} To promote it all "
+            "the same, on record:",
+            f'{command} --override "reason"',
+            "lead",
+        )
+    else:
+        favoured = content.verdict.speaks_for_it
+        todo = "Next: make it the champion" if favoured else "To promote it all the same"
+        yield Text(f"{todo}; the conditions for that (in mlflow.yaml) hold:", command, "lead")
 
 
 # The decision
@@ -242,10 +276,10 @@ def decision(content: ReportContent) -> Iterator[Chapter]:
     blocks: list[Block] = [
         *([Text(content.verdict.sentence)] if content.verdict else []),
         Text(recommendation.summary),
-        Text(f"Policy {recommendation.policy}: {explained(recommendation.criteria)}."),
+        Text(f"Policy {recommendation.policy}: {explained(recommendation)}."),
         Text(_constraints(recommendation.criteria)),
         _candidate_table(recommendation.ranked, recommendation.chosen),
-        MEASURED,
+        Text(_measured(recommendation.criteria), tone="fine"),
     ]
     if len(recommendation.ranked) > 1:
         blocks.append(Charts([charts.candidates(recommendation.ranked, recommendation.chosen)]))
@@ -258,25 +292,35 @@ def decision(content: ReportContent) -> Iterator[Chapter]:
 
 def _ruled_out(refusal: ConstraintsUnmet) -> list[Block]:
     table = _candidate_table(refusal.ranked, chosen=None)
-    return [Text(_constraints(refusal.criteria)), table, MEASURED]
+    measured = Text(_measured(refusal.criteria), tone="fine")
+    return [Text(_constraints(refusal.criteria)), table, measured]
 
 
-def explained(criteria: Criteria) -> str:
+def _measured(criteria: Criteria) -> str:
+    own = (criteria.policy, criteria.correction) == ("one-standard-error", "paired")
+    return f"{MEASURED} {MARGIN}" if own else MEASURED
+
+
+def explained(recommendation: Recommendation) -> str:
     """The policy in one sentence without its full stop."""
+    criteria = recommendation.criteria
     given_up = points(criteria.tolerance)
+    baseline = next((r for r in recommendation.ranked if r.candidate.is_baseline), None)
+    floor = " and not below the baseline's" if baseline and baseline.allowed else ""
     cost = "lowest latency" if criteria.cost == "latency" else "fewest parameters"
     known = {
         "one-standard-error": "the cheapest candidate (fewest parameters, then lowest latency) "
         "whose mean validation accuracy is within one standard error of the best mean (Breiman et "
-        f"al. 1984) and not below the baseline's, the error {_corrected(criteria)}",
+        f"al. 1984){floor}, the error {_corrected(criteria)}",
         "best-mean": "the highest mean validation accuracy, whatever it costs",
-        "lower-bound": "the highest lower 95% confidence bound of the mean validation accuracy",
+        "lower-bound": "the highest lower bound of the mean validation accuracy (one-sided, 95%)",
         "smallest-gap": "the smallest gap between training and validation accuracy, among the "
-        f"candidates at most {given_up} below the best mean and not below the baseline's",
+        f"candidates at most {given_up} below the best mean{floor}",
         "cheapest-within": f"the {cost} among the candidates at most {given_up} below the best "
         "mean",
-        "pareto": "the knee of the front over accuracy, parameters and latency: of the candidates "
-        "that no other one beats in all three, the one where more accuracy begins to cost most",
+        "pareto": "the knee of the front over accuracy, parameters and, where it is known, "
+        "latency: of the candidates that no other one equals in all of them and beats in one, the "
+        "nearest to the best of each (Marler and Arora 2004)",
     }
     return known.get(criteria.policy, "a rule of its own")
 
@@ -351,7 +395,7 @@ def _comparisons(recommendation: Recommendation) -> Iterator[Block]:
         columns(*names, "p", "p, Holm-adjusted"),
         [
             row(
-                Cell(c.rival, c.config_id),
+                Cell(RIVALS.get(c.rival, c.rival), c.config_id),
                 change(c.difference.value),
                 change_span(c.difference),
                 share(c.better),
@@ -360,6 +404,11 @@ def _comparisons(recommendation: Recommendation) -> Iterator[Block]:
             )
             for c in recommendation.comparisons
         ],
+    )
+    yield Text(
+        "The probability looks at one side, interval and p at both: with one of 95% to 97.5% the "
+        "interval still includes no difference.",
+        tone="fine",
     )
 
 

@@ -92,7 +92,7 @@ def candidates(ranked: Sequence[Reasoned], chosen: int) -> Chart:
 
 
 def importance_bars(importances: Mapping[str, float]) -> Chart:
-    """How much of the differences between trials each parameter explains."""
+    """How far each parameter sets the best trials apart, as fractions that sum to 1."""
     top = sorted(importances.items(), key=lambda item: (-item[1], item[0]))[:MOST_BARS]
     names, shares = labels(name for name, _ in top), [share for _, share in top]
     bars = {
@@ -108,7 +108,7 @@ def importance_bars(importances: Mapping[str, float]) -> Chart:
     }
     layout = {
         "height": 90 + 28 * len(top),
-        "xaxis": axis("share of the differences", tickformat=".0%", rangemode="tozero"),
+        "xaxis": axis("share", tickformat=".0%", rangemode="tozero"),
         "yaxis": axis(type="category", autorange="reversed", showgrid=False),
     }
     said = ", ".join(f"{name} {share:.0%}" for name, share in top[:5])

@@ -72,10 +72,13 @@ def _test_risks(content: ReportContent) -> Iterator[str]:
     if verdict.openings > 1:
         yield f"The test split was opened {verdict.openings} times, so its figures lean upward."
     for contest in verdict.contests:
-        if not contest.adjusted_p < SIGNIFICANT:
-            low = points(max(0.0, -contest.difference.low))
-            yield f"It may be up to {low} less accurate than the {contest.rival}."
-        elif contest.difference.value < 0:
+        if not contest.adjusted_p < SIGNIFICANT and contest.difference.low < 0:
+            low = points(-contest.difference.low)
+            yield (
+                f"It may be up to {low} less accurate than the {contest.rival} (lower end of the "
+                "95% interval on the test images)."
+            )
+        elif contest.adjusted_p < SIGNIFICANT and contest.difference.value < 0:
             yield f"It is less accurate than the {contest.rival}, by more than chance explains."
     yield from _class_risks(verdict, content.classes)
     error = verdict.tested.measures.calibration_error
@@ -152,13 +155,18 @@ def reproduction(content: ReportContent) -> Iterator[Chapter]:
                 "with it what is stopped and proposed next: the search may take another course."
             )
         )
-    if content.model is not None:
+    if content.recommendation is not None:
+        config = content.recommendation.winner.config
+        blocks.append(Text("The recommended configuration, exactly:", config.canonical_json))
+    if content.verdict is not None:
+        name = content.model.name if content.model else ""
         blocks += [
             Text(
-                "Make the model the champion, if the gates hold:",
+                "Make the model the champion, if what must hold for that (the gates of "
+                "mlflow.yaml) holds:",
                 _command("promote", content.study),
             ),
-            Text("Take that back:", _command("rollback", content.model.name)),
+            Text("Take that back:", _command("rollback", name) if name else "podium rollback"),
         ]
     blocks += _model(content)
     facts = [(key.replace("_", " "), stated(value)) for key, value in content.facts.items()]

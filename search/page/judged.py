@@ -40,12 +40,25 @@ def test_split(content: ReportContent) -> Iterator[Chapter]:
             blocks = [*_champion(content), *_openings(content, len(content.openings))]
             yield Chapter("test", "On the test images", blocks)
         return
-    blocks = [_score_table(verdict)]
+    blocks = [*_shipped(content), _score_table(verdict)]
     if verdict.contests:
         blocks.append(_contest_table(verdict))
     blocks += _champion(content)
     blocks += _openings(content, verdict.openings)
     yield Chapter("test", "On the test images, against champion and baseline", blocks)
+
+
+def _shipped(content: ReportContent) -> Iterator[Block]:
+    """Of a configuration's runs, one is the model."""
+    trial = next((t for t in content.trials if t.number == content.shipped), None)
+    if trial is None or trial.totals is None:
+        return
+    yield Text(
+        "What was tested here, and is registered, is one trained model of the recommended "
+        f"configuration: that of trial {trial.number}, the run with the best validation accuracy "
+        f"({share(trial.val_accuracy)}, epoch {trial.totals.best_epoch}, seed {trial.seed}, split "
+        f"seed {trial.split_seed}). The baseline's was chosen from its runs in the same way."
+    )
 
 
 def _score_table(verdict: Verdict) -> Table:

@@ -42,6 +42,10 @@ WORST_CLASSES = 20
 PICTURED_CLASSES = 4
 PICTURES_PER_CLASS = 6
 THUMBNAIL = 96
+PICTURED = (
+    "The pictures show mistakes on validation images only, those the model was surest of. Test "
+    "images stay unseen: whoever looks at them begins to choose by them."
+)
 
 
 def mistakes(content: ReportContent) -> Iterator[Chapter]:
@@ -54,7 +58,11 @@ def mistakes(content: ReportContent) -> Iterator[Chapter]:
             blocks.append(Charts([charts.confusion(matrix, classes)]))
         else:
             blocks.append(
-                Text(f"{len(matrix)} classes are too many for a picture of the confusion matrix.")
+                Text(
+                    f"{len(matrix)} classes are too many for a picture of the confusion matrix. It "
+                    "is whole, with the recall of every class, in evaluation.json, an artifact of "
+                    "the run in MLflow of the trial that was tested."
+                )
             )
         blocks.append(_confused(matrix, classes))
         blocks.append(_recall_table(verdict, classes))
@@ -133,10 +141,6 @@ def _pictured(
     if not found:
         yield Text("On the validation split the model makes no mistake to show.")
         return
-    yield Text(
-        "The pictures show mistakes on validation images only, those the model was surest of. Test "
-        "images stay unseen: whoever looks at them begins to choose by them."
-    )
     worst = sorted(found, key=lambda m: (-m.rate, m.label))[:PICTURED_CLASSES]
     for mistake in worst:
         name = training.classes[mistake.label]
@@ -153,7 +157,7 @@ def _pictured(
             f"{name}: {counted(len(mistake.rows), 'mistake')} in "
             f"{counted(mistake.images, 'validation image')}"
         )
-        yield Pictures(title, pictures)
+        yield Pictures(title, pictures, PICTURED if mistake is worst[0] else "")
 
 
 def data_uri(image: NDArray[Any], pool: NDArray[Any]) -> str:
@@ -189,14 +193,11 @@ def calibration(content: ReportContent) -> Iterator[Chapter]:
         if len(inspected.validation):
             labels = content.training.labels[inspected.validation]
             chart = charts.reliability_diagram(inspected.val_probabilities, labels)
-            blocks.append(Charts([chart]))
-            blocks.append(
-                Text(
-                    f"{chart.description} It is drawn from the validation split, on which the best "
-                    "epoch was chosen; bars below the dashed line are classes of answers that the "
-                    "model is too sure of.",
-                    tone="fine",
-                )
+            note = (
+                f"{chart.description} It is drawn from the validation split, on which the best "
+                "epoch was chosen; bars below the dashed line are classes of answers that the "
+                "model is too sure of."
             )
+            blocks.append(Charts([chart], note))
     if blocks:
         yield Chapter("calibration", "How far its confidence can be trusted", blocks)

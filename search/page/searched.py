@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from search.page import charts, trial_charts
 from search.page.article import (
@@ -79,33 +79,43 @@ def _first_rung(content: ReportContent) -> str:
     settings = content.settings
     if not {"first_rung", "reduction"} <= set(settings):
         return ""
-    return f" (from epoch {settings['first_rung']} on, about 1 of {settings['reduction']} goes on)"
+    rule = f"is among the best 1 of {settings['reduction']} that came that far before it"
+    if settings["scheduler"] == "median":
+        rule = "is not below the median of those that came that far before it"
+    later = ", in some brackets later" if settings["scheduler"] == "hyperband" else ""
+    return f" (from epoch {settings['first_rung']} on{later}, a trial goes on that {rule})"
 
 
 def _rungs(content: ReportContent) -> Iterator[Block]:
-    stopped = Counter(t.rung or 0 for t in content.searched if t.state is State.STOPPED)
+    stopped = Counter(t.rung for t in content.searched if t.rung is not None)
     rows = []
-    for rung, count in sorted(stopped.items()):
-        reached = sum(t.epochs_trained >= rung for t in content.searched)
-        rows.append(row(f"epoch {rung}", f"{reached:,}", f"{count:,}", share(count / reached)))
+    for rung, compared in sorted(content.rungs.items()):
+        part = share(stopped[rung] / compared)
+        rows.append(row(f"epoch {rung}", f"{compared:,}", f"{stopped[rung]:,}", part))
     if rows:
-        names = ("rung", "trials that reached it", "stopped there", "share")
+        names = ("rung", "trials compared there", "stopped there", "share")
         yield Table("Where trials were stopped", columns(*names), rows)
 
 
 def _compute(content: ReportContent) -> Iterator[Block]:
     """What the epochs took, and what the epochs that were not trained would have taken."""
-    spent = math.fsum(e.epoch_seconds for reports in content.epochs.values() for e in reports)
+    spent = math.fsum(t.totals.wall_seconds for t in content.trials if t.totals)
     said = []
     if spent:
-        said.append(f"Compute spent: {duration(spent)} of training, all epochs together")
+        epochs = math.fsum(_epoch_seconds(content, content.trials))
+        said.append(
+            f"Compute spent: {duration(spent)} of the training processes, all trials together, "
+            f"{duration(epochs)} of it in epochs"
+        )
     ends = [t.ended_ms for t in content.trials if t.ended_ms is not None]
     if ends:
         wall = (max(ends) - min(t.started_ms for t in content.trials)) / 1000
-        said.append(f"{duration(wall)} by the clock from the first trial to the last")
+        said.append(
+            f"{duration(wall)} by the clock from the first trial to the last, pauses included"
+        )
     if said:
-        yield Text(f"{', '.join(said)}.")
-    stopped = [t for t in content.searched if t.state is State.STOPPED]
+        yield Text(f"{'; '.join(said)}.")
+    stopped = [t for t in content.searched if t.rung is not None]
     saved_epochs, saved_seconds = 0, 0.0
     for trial in stopped:
         planned = trial.max_epochs or content.settings.get("max_epochs") or trial.epochs_trained
@@ -116,26 +126,37 @@ def _compute(content: ReportContent) -> Iterator[Block]:
         saved_seconds += left * seconds[-1] if seconds else 0.0
     if saved_epochs:
         part = f", some {duration(saved_seconds)}" if saved_seconds else ""
+        searching = math.fsum(_epoch_seconds(content, content.searched))
         percentage = (
-            f" ({percent(saved_seconds / (saved_seconds + spent))} of what it would have taken)"
+            f" ({percent(saved_seconds / (saved_seconds + searching))} of the training that the "
+            "search would have taken)"
             if saved_seconds
             else ""
         )
-        yield Text(f"Stopping early saved {counted(saved_epochs, 'epoch')}{part}{percentage}.")
+        most = "up to " if any(t.config.patience for t in stopped) else ""
+        yield Text(
+            f"Stopping early saved {most}{counted(saved_epochs, 'epoch')}{part}{percentage}."
+        )
+
+
+def _epoch_seconds(content: ReportContent, trials: Sequence[TrialRecord]) -> Iterator[float]:
+    return (e.epoch_seconds for t in trials for e in content.epochs.get(t.number, ()))
 
 
 def _space(content: ReportContent) -> Iterator[Block]:
-    rows = []
+    rows, ranges = [], trial_charts.ranges(content.searched)
     for name, values in trial_charts.varied(content.searched, content.importances).items():
         distinct = sorted(set(values.values()), key=lambda v: (isinstance(v, str), v))
         if all(isinstance(v, int | float) for v in distinct) and len(distinct) > 6:
             tried = f"{_number(distinct[0])} to {_number(distinct[-1])}"
         else:
             tried = listed([_number(v) for v in distinct])
-        rows.append(row(name, tried, f"{len(values):,}"))
+        rows.append(row(name, ranges.get(name, UNKNOWN), tried, f"{len(values):,}"))
     if rows:
-        names = ("parameter", "values tried", "trials that have it")
-        yield Table("The space, as far as it was tried", columns(*names, text=(0, 1)), rows, True)
+        names = ("parameter", "range", "values tried", "trials that have it")
+        yield Table(
+            "The space, and what was tried of it", columns(*names, text=(0, 1, 2)), rows, True
+        )
 
 
 def _number(value: object) -> str:
@@ -144,10 +165,9 @@ def _number(value: object) -> str:
 
 def _trial_row(trial: TrialRecord) -> Row:
     totals = trial.totals
-    stopped = trial.state is State.STOPPED
     return row(
         str(trial.number),
-        f"stopped at {trial.rung}" if stopped else trial.state.value,
+        f"stopped at {trial.rung}" if trial.rung is not None else trial.state.value,
         _accuracy(totals) if totals else UNKNOWN,
         f"{totals.parameters:,}" if totals else UNKNOWN,
         str(trial.epochs_trained),
@@ -180,10 +200,12 @@ def mattered(content: ReportContent) -> Iterator[Chapter]:
     if content.importances:
         blocks.append(Charts([charts.importance_bars(content.importances)]))
         blocks.append(_importance_table(content))
-        text = "A share of how much the trials differ, as Optuna estimates it; it tells what was "
-        blocks.append(
-            Text(f"{text}worth tuning in this space, not which value is best.", tone="fine")
+        text = (
+            "How far each parameter sets the best trials (a tenth of them, at least five) apart "
+            "from all, as a share of the sum (PED-ANOVA, Watanabe et al. 2023). It tells what was "
+            "worth tuning in this space, not which value is best; of few trials, roughly."
         )
+        blocks.append(Text(text, tone="fine"))
     curves = trial_charts.learning_curves(content.searched, content.epochs)
     if curves is not None:
         blocks.append(Charts([curves]))
@@ -191,14 +213,11 @@ def mattered(content: ReportContent) -> Iterator[Chapter]:
     if parallel is not None:
         blocks.append(Charts([parallel]))
         slices = trial_charts.slices(ranked, content.importances)
-        blocks.append(
-            Text(
-                "Validation accuracy over each varied parameter, whatever the others were; stopped "
-                "trials are grey. The axis begins where most trials do.",
-                tone="fine",
-            )
+        note = (
+            "Validation accuracy over each varied parameter, whatever the others were; stopped "
+            "trials are grey. The axis begins where most trials do."
         )
-        blocks.append(Charts(slices))
+        blocks.append(Charts(slices, note))
     if blocks:
         yield Chapter("parameters", "Which hyperparameters mattered", blocks)
 

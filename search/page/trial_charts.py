@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from search.page.article import Chart
 from search.page.charts import axis, checked, label, labels, points
 from search.records import EpochReport, State, TrialRecord
+from search.sampler import choices
 from search.selection import percent
 
 if TYPE_CHECKING:
@@ -25,6 +26,22 @@ LOG_RATIO = 30
 LOW_QUANTILE = 0.1
 
 Value = float | int | str
+
+
+def proposed(trial: TrialRecord) -> dict[str, Value]:
+    """What the space was asked for in a trial, by the names that the space gave.
+
+    Where that was not recorded, the fields of the configuration.
+    """
+    found = {name: value for name, (value, _) in choices(trial.proposal).items()}
+    if not found:
+        return parameters(trial.config)
+    return {name: _plain(value) for name, value in found.items() if value is not None}
+
+
+def ranges(trials: Sequence[TrialRecord]) -> dict[str, str]:
+    """What each parameter was chosen from, in words, as far as it was recorded."""
+    return {name: words for t in trials for name, (_, words) in choices(t.proposal).items()}
 
 
 def parameters(config: TrialConfig) -> dict[str, Value]:
@@ -57,7 +74,7 @@ def varied(
     """The values, by trial number, of each parameter with at least two; most important first."""
     found: dict[str, dict[int, Value]] = {}
     for trial in trials:
-        for name, value in parameters(trial.config).items():
+        for name, value in proposed(trial).items():
             found.setdefault(name, {})[trial.number] = value
     several = {name: values for name, values in found.items() if len(set(values.values())) > 1}
     order = sorted(several, key=lambda name: (-importances.get(name, 0.0), name))
