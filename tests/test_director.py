@@ -731,7 +731,7 @@ def test_a_champion_that_was_judged_on_other_images_is_not_tested_on_these(
     assert set(examination.models) == {"recommended", "baseline"}
     _answer(director, examination, data)
     assert director.verdict is not None
-    assert "not compared with the champion" in director.verdict.headline
+    assert director.verdict.headline.endswith("Its own model was not compared on these images.")
     outcome = director.outcome()
     assert outcome["champion_note"].startswith("models:/podium-digits/3 was judged on another")
     assert (outcome["champion"]["same_test"], outcome["champion"]["compared"]) == (False, False)
