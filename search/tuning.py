@@ -32,6 +32,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 import ray
 from ray import tune
 from ray._private import ray_constants
+from ray._private import utils as ray_utils
 from ray.tune.callback import Callback
 from ray.tune.execution.class_cache import ENV_VARS_TO_PROPAGATE
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -159,7 +160,7 @@ def join_cluster(address: str | None) -> Cluster:
         _check_answers(str(address))
         options |= {"address": address}
     try:
-        with _on_loopback(options["address"] == "local"):
+        with _on_loopback(options["address"] == "local"), _in_groups_of_their_own():
             ray.init(**options)
     except SystemExit:  # of Ray's own handler of SIGTERM, while it starts
         INTERRUPTIONS.received.append(signal.SIGTERM)
@@ -193,6 +194,26 @@ def _on_loopback(only: bool) -> Iterator[None]:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+@contextmanager
+def _in_groups_of_their_own() -> Iterator[None]:
+    """Lets a signal to this process's group, as `timeout` sends it, not reach Ray's processes.
+
+    Without them no trial could be saved. Ray has no option for that: what it calls in each process
+    that it starts here, before the program of that begins, is added to.
+    """
+    before = ray_utils.set_kill_on_parent_death_linux
+
+    def apart() -> None:
+        os.setpgrp()
+        before()
+
+    ray_utils.set_kill_on_parent_death_linux = apart
+    try:
+        yield
+    finally:
+        ray_utils.set_kill_on_parent_death_linux = before
 
 
 def _check_tokens_are_on() -> None:
@@ -490,14 +511,14 @@ def _watched(study: str) -> Iterator[None]:
             dead = sorted(VITAL & {name for name, _ in node.dead_processes()})
             if dead and not over.is_set():
                 sys.stdout.flush()
-                sys.stderr.write(
-                    f"\npodium: Ray's own processes on this machine died ({', '.join(dead)}), as "
-                    "they do where memory runs out. What was committed is kept; "
-                    f"`podium resume {study}` goes on from there.\n"
-                )
-                sys.stderr.flush()
                 # Whoever stopped everything at once asked for that.
                 asked = bool(INTERRUPTIONS.received)
+                why = "were ended too" if asked else "died, as they do where memory runs out"
+                sys.stderr.write(
+                    f"\npodium: Ray's own processes on this machine ({', '.join(dead)}) {why}. "
+                    f"What was committed is kept; `podium resume {study}` goes on from there.\n"
+                )
+                sys.stderr.flush()
                 os._exit(INTERRUPTIONS.exit_code if asked else StudyFailed.exit_code)
 
     thread = threading.Thread(target=watch, name="podium-ray", daemon=True)

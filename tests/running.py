@@ -49,8 +49,10 @@ def podium(*words: str, folder: Path, seconds: float = SECONDS, **variables: str
     return Finished(process.returncode, out, err)
 
 
-def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
-    """Starts `podium WORDS` in `folder` and lets it run."""
+def start(
+    *words: str, folder: Path, own_group: bool = False, **variables: str
+) -> subprocess.Popen[str]:
+    """Starts `podium WORDS` in `folder` and lets it run; `own_group`: of processes."""
     return subprocess.Popen(
         [sys.executable, "-u", "-c", LAUNCHER, *words],
         cwd=folder,
@@ -58,6 +60,7 @@ def start(*words: str, folder: Path, **variables: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0 if own_group else None,
     )
 
 

@@ -315,10 +315,11 @@ def test_ctrl_c_in_a_terminal_saves_every_trial_and_says_how_to_go_on(
 def test_a_study_that_was_asked_to_stop_ends_as_if_it_had_not_been(
     tmp_path: Path, number: int, code: int
 ) -> None:
-    process = start("run", "--study", "cut", *LONG.split(), folder=tmp_path)
+    """The whole group is asked, as a terminal does it, and `timeout`."""
+    process = start("run", "--study", "cut", *LONG.split(), folder=tmp_path, own_group=True)
     try:
         _wait_for_epochs(tmp_path)
-        process.send_signal(number)
+        os.killpg(process.pid, number)
         _, err = process.communicate(timeout=90)
     finally:
         process.kill()
