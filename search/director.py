@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -12,9 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from search.arrays import VALIDATION_FRACTION
+from search.budget import Budget
 from search.data import LoadedData
 from search.ledger import Ledger
-from search.limits import CLOSING_SECONDS, PATIENCE_SECONDS, Limits
+from search.limits import PATIENCE_SECONDS, Limits
 from search.records import (
     Assignment,
     Champion,
@@ -152,10 +151,7 @@ class StudyDirector:
         self._confirmed: dict[tuple[str, int], Assignment | None] = {}
         self._crashes: Counter[Hashable] = Counter()
         self._later: list[Job] = []
-        self._limits, self._clock = Limits(settings, concurrent, clock), clock
-        self._concurrent, self._reserve = concurrent, 0.0
-        self._cut_at: float | None = None
-        self._latest_seconds: dict[int, float] = {}
+        self._limits, self._budget = Limits(settings, clock), Budget(settings, concurrent, clock)
         self._open: dict[int, Assignment] = {}
         self._ended: list[_Ended] = []
         self._totals: dict[int, TrialTotals] = {}
@@ -237,7 +233,7 @@ class StudyDirector:
         fresh = [item for item in report.epochs if item.epoch > known]
         if fresh:
             self._last_epochs[job.number] = fresh[-1].epoch
-            self._latest_seconds[job.number] = fresh[-1].epoch_seconds
+            self._budget.note(job.number, fresh)
         if job.phase is Phase.SEARCH:
             self._sampler.report(job.number, fresh)
         if report.failure is not None:
@@ -262,8 +258,8 @@ class StudyDirector:
             self._crashed_with(job, reason, again=self._may_repeat(type(job).__name__) and retry)
         elif job.number not in self._open:
             return
-        elif job.phase is Phase.SEARCH and self._is_cut():
-            self._end(job, State.STOPPED, self._budget_reason)
+        elif job.phase is Phase.SEARCH and self._budget.is_cut():
+            self._end(job, State.STOPPED, self._budget.reason)
         elif self._may_repeat(job.number) and retry:
             self._limits.pause(job.number)
             del self._open[job.number]
@@ -309,8 +305,8 @@ class StudyDirector:
                 reason = f"{self._timeout_reason}; its process sent no report and was replaced"
                 self._end(job, State.FAILED, reason)
                 late.append(job)
-            elif job.phase is Phase.SEARCH and self._is_cut(PATIENCE_SECONDS):
-                self._end(job, State.STOPPED, self._budget_reason)
+            elif job.phase is Phase.SEARCH and self._budget.is_cut(PATIENCE_SECONDS):
+                self._end(job, State.STOPPED, self._budget.reason)
                 late.append(job)
         return late
 
@@ -319,69 +315,45 @@ class StudyDirector:
             return
         if self._limits.is_over_time(job.number):
             self._end(job, State.FAILED, self._timeout_reason)
-        elif job.phase is Phase.SEARCH and self._is_cut():
-            self._end(job, State.STOPPED, self._budget_reason)
+        elif job.phase is Phase.SEARCH and self._budget.is_cut():
+            self._end(job, State.STOPPED, self._budget.reason)
 
     @property
     def _timeout_reason(self) -> str:
         return f"it took longer than --trial-timeout {self._settings.trial_timeout:g} s"
 
-    @property
-    def _budget_reason(self) -> str:
-        return f"--time-budget {self._settings.time_budget:g} s was used up"
-
-    def _is_cut(self, patience: float = 0.0) -> bool:
-        """Whether the budget has ended the search, more than `patience` seconds ago."""
-        return self._cut_at is not None and self._clock() - self._cut_at >= patience
-
     def _cut_if_used_up(self) -> None:
         """Ends the search, once what is left of the budget is needed for the confirmation."""
         over = self._finalists_chosen or (self._all_asked and not self._search_open())
-        if not over and not self._is_cut() and self._limits.is_used_up(self._reserve):
+        if not over and not self._budget.is_cut() and self._budget.is_used_up():
             self._cut()
 
     def _cut(self) -> None:
         """No more trials are begun; those that run end with their next report."""
-        self._cut_at, self._all_asked = self._clock(), True
+        self._budget.cut()
+        self._all_asked = True
         self.progress.search_total = self._asked
         waiting = [job for job in self._again if job.phase is Phase.SEARCH]
         self._again = [job for job in self._again if job not in waiting]
         self._open |= {job.number: job for job in waiting}
         for job in waiting:
-            self._end(job, State.STOPPED, self._budget_reason)
+            self._end(job, State.STOPPED, self._budget.reason)
         self._notify()
 
-    def _confirmation_seconds(self) -> float:
-        """About how long confirmation and verdict will take, from what the best trials took.
-
-        Their whole runs: what they took so far, and the epochs that are missing at the pace of
-        the last one. 0 while nothing is known.
-        """
-        full = [self._whole_run(ended) for ended in self._leaders()]
-        if not full:
-            return 0.0
-        runs = (len(full) + 1) * self._settings.confirm_seeds - self.progress.confirm_ended
-        return statistics.fmean(full) * runs / self._concurrent + CLOSING_SECONDS
-
-    def _whole_run(self, ended: _Ended) -> float:
-        job, number = ended.job, ended.job.number
-        left = job.max_epochs - self._last_epochs.get(number, 0)
-        seconds = ended.totals.wall_seconds if ended.totals else 0.0
-        seconds += left * self._latest_seconds.get(number, 0.0)
-        return seconds / max(1, job.folds)
+    def _keep_back(self) -> None:
+        """Of the budget, what confirmation will take, from what the best trials took."""
+        if not self._budget.is_limited:
+            return
+        leaders = self._leaders()
+        runs = (len(leaders) + 1) * self._settings.confirm_seeds - self.progress.confirm_ended
+        seconds = [self._budget.whole_run(e.job, e.totals) for e in leaders]
+        self._budget.keep_back(seconds, runs)
 
     @property
     def cut(self) -> str:
         """What the time budget did to the search, in a sentence; "" where it did nothing."""
-        if not self._is_cut():
-            return ""
-        searched = self._of_phase(Phase.SEARCH)
-        short = sum(e.reason == self._budget_reason for e in searched)
-        stopped = f", {short} of them stopped before their end" if short else ""
-        return (
-            f"The time budget of {self._settings.time_budget:g} s ended the search early: "
-            f"{self._asked} of {self._settings.trials} trials were begun{stopped}."
-        )
+        reasons = [ended.reason for ended in self._of_phase(Phase.SEARCH)]
+        return self._budget.said(self._asked, reasons.count(self._budget.reason))
 
     def importances(self) -> dict[str, float]:
         """How much each parameter of the space decided, as fractions, largest first."""
@@ -408,19 +380,18 @@ class StudyDirector:
             epochs = self._ledger.epochs(self._name, trial.number)
             if epochs:
                 self._last_epochs[trial.number] = epochs[-1].epoch
-                self._latest_seconds[trial.number] = epochs[-1].epoch_seconds
-            self._limits.restore(trial, epochs)
+            self._limits.restore(trial.number, epochs)
+            self._budget.restore(trial, epochs)
             if trial.phase is Phase.SEARCH:
                 self._restore_search(trial, epochs)
             else:
                 self._restore_confirmation(trial)
         self.progress.rungs = self._scheduler.counts()
         self.progress.search_total = max(self._settings.trials, self._asked)
-        self._reserve = self._confirmation_seconds()
-        cut = self._settings.time_budget and self._budget_reason
-        if cut and any(e.reason == cut for e in self._of_phase(Phase.SEARCH)):
+        self._keep_back()
+        if any(e.reason == self._budget.reason for e in self._of_phase(Phase.SEARCH)):
             # What was decided on this budget stands, whatever time is counted now.
-            self._reserve = math.inf
+            self._budget.use_up()
         costs = self._ledger.costs(self._name)
         self._costed = frozenset(costs)
 
@@ -546,8 +517,7 @@ class StudyDirector:
             progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
             if accuracy is not None and state is not State.FAILED:
                 progress.see(job.number, accuracy)
-            if self._settings.time_budget is not None:
-                self._reserve = self._confirmation_seconds()
+            self._keep_back()
             self._give_up_if_hopeless()
             self._choose_finalists()
         else:

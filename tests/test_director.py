@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from sqlalchemy import text
 
+from search.budget import CLOSING_SECONDS
 from search.data import LoadedData, load
 from search.director import HOPELESS_AFTER, VERDICT, StudyDirector
 from search.ledger import Ledger
-from search.limits import CLOSING_SECONDS, PATIENCE_SECONDS
+from search.limits import PATIENCE_SECONDS
 from search.records import (
     Assignment,
     Champion,
