@@ -331,6 +331,7 @@ class StudyDirector:
     def _cut(self) -> None:
         """No more trials are begun; those that run end with their next report."""
         self._budget.cut()
+        self._record_cut()
         self._all_asked = True
         self.progress.search_total = self._asked
         waiting = [job for job in self._again if job.phase is Phase.SEARCH]
@@ -339,6 +340,31 @@ class StudyDirector:
         for job in waiting:
             self._end(job, State.STOPPED, self._budget.reason)
         self._notify()
+
+    def _record_cut(self) -> None:
+        """For whoever takes the study up again; an earlier cut that it is past is forgotten."""
+        told = self._told()
+        if self._budget.is_cut() or told.get("cut"):
+            self._ledger.set_outcome(self._name, {**told, **self._cut_told()})
+
+    def _cut_told(self) -> dict[str, Any]:
+        budget = self._settings.time_budget if self._budget.is_cut() else None
+        return {"cut": self.cut, "cut_at_budget": budget}
+
+    def _was_cut(self) -> bool:
+        """Whether an earlier process cut the search at this budget, or at a larger one."""
+        told, budget = self._told(), self._settings.time_budget
+        if budget is None:
+            return False
+        if "cut_at_budget" in told:
+            return bool((told["cut_at_budget"] or 0.0) >= budget)
+        # A Podium that did not record it yet stopped trials only.
+        return any(e.reason == self._budget.reason for e in self._of_phase(Phase.SEARCH))
+
+    def _told(self) -> dict[str, Any]:
+        """What the ledger keeps of the study's outcome so far."""
+        study = self._ledger.study(self._name)
+        return dict((study.outcome if study else None) or {})
 
     def _keep_back(self) -> None:
         """Of the budget, what confirmation will take, from what the best trials took."""
@@ -389,7 +415,7 @@ class StudyDirector:
         self.progress.rungs = self._scheduler.counts()
         self.progress.search_total = max(self._settings.trials, self._asked)
         self._keep_back()
-        if any(e.reason == self._budget.reason for e in self._of_phase(Phase.SEARCH)):
+        if self._was_cut():
             # What was decided on this budget stands, whatever time is counted now.
             self._budget.use_up()
         costs = self._ledger.costs(self._name)
@@ -551,11 +577,13 @@ class StudyDirector:
             return
         self._give_up_if_hopeless()
         if not self._settings.finalists:
+            self._record_cut()
             self._finalists_chosen = self._finished = True
             return
         found = self._find_champion()
         if found is None:
             return
+        self._record_cut()
         self._finalists_chosen = True
         self.champion, self.champion_note = found
         chosen = self._leaders()
@@ -699,8 +727,7 @@ class StudyDirector:
 
     def _reason_to_open(self, winner: str) -> str:
         """A study that comes to another decision, after more trials, looks at the split again."""
-        study = self._ledger.study(self._name)
-        told = (study.outcome if study else None) or {}
+        told = self._told()
         before = told.get("recommended", winner), (told.get("champion") or {}).get("version")
         now = winner, self.champion.version if self.champion else None
         if "verdict" not in told or before == now:
@@ -774,7 +801,7 @@ class StudyDirector:
             "policy": recommendation.policy,
             "trial": self.shipped.number if self.shipped else None,
             "summary": recommendation.summary,
-            "cut": self.cut,
+            **self._cut_told(),
             "verdict": asdict(verdict),
             "costs": asdict(winner.costs) if winner.costs else None,
             "champion": found,

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -1214,6 +1215,90 @@ def test_a_search_that_was_cut_stays_cut_until_the_budget_is_raised(
     assert sum(job.phase is Phase.SEARCH for job in jobs) == 4
     assert longer.cut == ""
     assert longer.verdict is not None
+
+
+def test_a_search_that_was_cut_while_nothing_ran_stays_cut(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, time_budget=100)
+    _finish(director, _begin(director), 0.9)
+    clock.now += 100
+    assert _begin(director).phase is Phase.CONFIRM
+    director.close_open_trials("interrupted")
+    resumed = make(clock=clock, store=store, again=True, time_budget=100)
+    resumed.restore()
+    jobs = _run(resumed, data, lambda job: 0.5)
+    assert {job.phase for job in jobs} == {Phase.CONFIRM}
+    assert "1 of 6 trials were begun" in resumed.cut
+
+
+def test_a_cut_that_an_older_podium_recorded_with_its_trials_only_still_stands(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, time_budget=100)
+    job = _begin(director)
+    clock.now += 100
+    assert not director.on_report(job, _report(2, 0.9, False))
+    director.close_open_trials("interrupted")
+    ledger.set_outcome("s", {})
+    resumed = make(clock=clock, store=store, again=True, time_budget=100)
+    resumed.restore()
+    assert {job.phase for job in _run(resumed, data, lambda job: 0.5)} == {Phase.CONFIRM}
+
+
+def test_a_search_only_that_was_cut_says_so_in_the_ledger_until_more_time_completed_it(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, values = Clock(), {"trials": 8, "finalists": 0}
+    _timed(make(clock=clock, time_budget=100, **values), data, clock, 20.0)
+    told = _outcome(ledger)
+    assert told["cut_at_budget"] == 100
+    assert "5 of 8 trials were begun" in told["cut"]
+    longer = make(clock=clock, again=True, time_budget=10_000, **values)
+    longer.restore()
+    assert len(_timed(longer, data, clock, 20.0)) == 3
+    assert _outcome(ledger) == {"cut": "", "cut_at_budget": None}
+
+
+def test_a_cut_is_recorded_before_any_trial_is_stopped_by_it(
+    make: Make, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, time_budget=100)
+    job = _begin(director)
+    director.on_crash(job, "killed")
+    clock.now += 100
+
+    def gone(*_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(ledger, "end_trial", gone)
+    with pytest.raises(Interrupted):
+        director.next_job()
+    assert _outcome(ledger)["cut_at_budget"] == 100
+
+
+def test_what_was_recommended_before_a_cut_stays_until_another_verdict(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    _run(make(clock=clock, store=store, time_budget=50), data, lambda job: 0.5)
+    before = _outcome(ledger)
+    assert before["cut_at_budget"] is None
+    longer = make(clock=clock, store=store, again=True, trials=9, time_budget=50)
+    longer.restore()
+    clock.now += 100
+    assert longer.next_job() is not None
+    cut = {"cut": longer.cut, "cut_at_budget": 50}
+    assert _outcome(ledger) == {**before, **cut}
+    assert "6 of 9 trials" in longer.cut
+
+
+def _outcome(ledger: Ledger) -> dict[str, Any]:
+    study = ledger.study("s")
+    return dict((study and study.outcome) or {})
 
 
 def test_what_ran_out_of_memory_is_not_tried_again(make: Make, ledger: Ledger) -> None:
