@@ -260,7 +260,7 @@ class StudyDirector:
             return
         elif job.phase is Phase.SEARCH and self._budget.is_cut():
             self._end(job, State.STOPPED, self._budget.reason)
-        elif self._may_repeat(job.number) and retry:
+        elif retry and self._may_repeat(job.number):
             self._limits.pause(job.number)
             del self._open[job.number]
             self.progress.running = len(self._open)
@@ -442,10 +442,15 @@ class StudyDirector:
             self.progress.see(trial.number, trial.val_accuracy)
 
     def _restore_confirmation(self, trial: TrialRecord) -> None:
-        """One whose model is lost is trained anew; one that failed stays failed."""
+        """One whose model is lost is trained anew; one that failed stays failed.
+
+        But for the baseline, without which nothing that was confirmed counts.
+        """
         key, job = (trial.config.config_id, trial.seed), self._assignment_of(trial)
         if trial.state not in ENDED:
             self._confirmed[key] = job
+            return
+        if trial.state is State.FAILED and trial.config == self._baseline:
             return
         if trial.state is State.COMPLETED and trial.totals is not None:
             model = self._store.load_model(trial.number)
@@ -548,7 +553,23 @@ class StudyDirector:
             self._choose_finalists()
         else:
             progress.confirm_ended += 1
+            if state is State.FAILED and job.config == self._baseline:
+                raise StudyFailed(
+                    f"The baseline failed in confirmation: {reason}. {self._way_out(job)}"
+                )
         self._notify()
+
+    def _way_out(self, job: Assignment) -> str:
+        """What helps where this run of the baseline failed, without which there is no verdict."""
+        again, settings = f"`podium resume {self._name}", self._settings
+        if settings.trial_timeout and self._limits.is_over_time(job.number):
+            return f"{again} --trial-timeout {2 * settings.trial_timeout:g}` gives it more time."
+        if self._crashes[job.number] > settings.retries:
+            return f"{again} --retries {settings.retries + 3}` tries it more often."
+        return (
+            f"{again}` tries it once more; if it cannot be trained at all, begin another study "
+            "with another baseline."
+        )
 
     def _give_up_if_hopeless(self) -> None:
         ended = self._of_phase(Phase.SEARCH)

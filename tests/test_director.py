@@ -309,6 +309,72 @@ def test_a_baseline_that_fails_in_confirmation_fails_the_study(make: Make) -> No
         _confirm(director, lambda job: WorkerReport(1, final=True, failure="diverged"))
 
 
+def test_a_baseline_that_failed_is_told_before_the_finalists_are_confirmed(
+    make: Make, ledger: Ledger
+) -> None:
+    director = make(trials=1)
+    _finish(director, _begin(director), 0.9)
+    jobs = [_begin(director) for _ in range(4)]
+    own = next(job for job in jobs if job.config == SPACE.baseline_config())
+    with pytest.raises(StudyFailed, match="baseline failed in confirmation: diverged"):
+        director.on_report(own, WorkerReport(1, final=True, failure="diverged"))
+    assert ledger.trials("s")[own.number].state is State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("limits", "fail", "way_out"),
+    [
+        (
+            {"trial_timeout": 60},
+            lambda director, job: director.on_report(job, _report(1, 0.5, False)),
+            "`podium resume s --trial-timeout 120`",
+        ),
+        (
+            {"retries": 0},
+            lambda director, job: director.on_crash(job, "the worker process died"),
+            "`podium resume s --retries 3`",
+        ),
+    ],
+)
+def test_a_baseline_that_a_limit_failed_is_trained_again_where_it_is_raised(
+    make: Make,
+    data: LoadedData,
+    ledger: Ledger,
+    limits: dict[str, Any],
+    fail: Callable[[StudyDirector, Job], object],
+    way_out: str,
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(trials=1, clock=clock, store=store, **limits)
+    search = _begin(director)
+    own = _begin(director)
+    assert own.config == SPACE.baseline_config()
+    _finish(director, search, 0.9)
+    clock.now += 60
+    with pytest.raises(StudyFailed, match=way_out):
+        fail(director, own)
+    director.close_open_trials("the study ended before it")
+    raised = dict.fromkeys(limits, 100)
+    resumed = make(trials=1, clock=clock, store=store, again=True, **raised)
+    resumed.restore()
+    jobs = _run(resumed, data, lambda job: 0.5)
+    again = [job for job in jobs if (job.config, job.seed) == (own.config, own.seed)]
+    assert [job.number > own.number for job in again] == [True]
+    assert ledger.trials("s")[own.number].state is State.FAILED, "its reports stay"
+    assert resumed.verdict is not None
+    assert resumed.recommendation is not None
+    assert again[0].number in resumed.recommendation.baseline.trials
+
+
+def test_a_baseline_that_no_limit_failed_is_told_to_be_changed(make: Make) -> None:
+    director = make(trials=1, retries=0)
+    _finish(director, _begin(director), 0.9)
+    jobs = [_begin(director) for _ in range(4)]
+    own = next(job for job in jobs if job.config == SPACE.baseline_config())
+    with pytest.raises(StudyFailed, match=r"out of memory.*another study with another baseline"):
+        director.on_crash(own, "out of memory", retry=False)
+
+
 def _confirm(
     director: StudyDirector, baseline: Callable[[Assignment], WorkerReport | None]
 ) -> Examination:
