@@ -747,19 +747,24 @@ class StudyDirector:
         )
 
     def _reason_to_open(self, winner: str) -> str:
-        """A study that comes to another decision, after more trials, looks at the split again."""
-        told = self._told()
-        before = told.get("recommended", winner), (told.get("champion") or {}).get("version")
-        now = winner, self.champion.version if self.champion else None
-        if "verdict" not in told or before == now:
+        """Another decision, after more trials, is another look; what was told already is none."""
+        told, version = self._told(), self.champion.version if self.champion else None
+        if "verdict" not in told:
             return VERDICT
-        return f"{VERDICT}, over {self._settings.trials} trials"
+        before = told.get("recommended"), (told.get("champion") or {}).get("version")
+        if before == (winner, version):
+            return self._latest_reason() or VERDICT
+        return f"{VERDICT}, for {winner}" + (f" against version {version}" if version else "")
 
     def _record_opening(self, opening: Opening) -> None:
         """Once for a verdict: an interruption before it was told does not make a second look."""
-        known = self._ledger.openings(opening.fingerprint)
-        if not any(o.study == opening.study and o.reason == opening.reason for o in known):
+        if opening.reason != self._latest_reason():
             self._ledger.record_opening(opening)
+
+    def _latest_reason(self) -> str | None:
+        """For which the study itself opened the test split last."""
+        openings = self._ledger.openings(self._data.test.fingerprint)
+        return next((o.reason for o in reversed(openings) if o.study == self._name), None)
 
     def _is_comparable(self, champion: Champion) -> bool:
         """Whether no image of this test split can have taught it: it was judged on the same."""

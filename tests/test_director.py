@@ -1010,7 +1010,59 @@ def test_another_decision_after_more_trials_is_another_look_at_the_test_split(
         _run(longer, data, lambda job: 0.9 + job.number / 1000)
         assert longer.verdict is not None
         assert longer.verdict.openings == 2
-    assert [o.reason for o in ledger.openings()] == [VERDICT, f"{VERDICT}, over 9 trials"]
+    assert [o.reason for o in ledger.openings()] == [VERDICT, f"{VERDICT}, for {_winner(ledger)}"]
+
+
+def _winner(ledger: Ledger) -> str:
+    return str(_outcome(ledger)["recommended"])
+
+
+def test_every_other_decision_is_another_look_also_after_equally_many_trials(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    winners = []
+    for budget in (150, 400, 900):
+        director = make(
+            clock=clock, store=store, again=bool(winners), trials=500, time_budget=budget
+        )
+        director.restore()
+        _timed(director, data, clock, 20.0)
+        winners.append(_winner(ledger))
+        assert director.verdict is not None
+        assert director.verdict.openings == len(winners)
+    assert len(set(winners)) == 3
+    later = [f"{VERDICT}, for {winner}" for winner in winners[1:]]
+    assert [o.reason for o in ledger.openings()] == [VERDICT, *later]
+
+
+def test_every_other_champion_is_another_look_and_the_same_one_is_not(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    looks = 0
+    for version, is_new in (("3", True), ("4", True), ("4", False), ("3", True), ("4", True)):
+        champion = _make_champion(data, version=version)
+        director = make(store=store, again=looks > 0, champion=champion)
+        director.restore()
+        _run(director, data, _accuracy)
+        looks += is_new
+        assert director.verdict is not None
+        assert director.verdict.openings == looks, version
+    against = [f"{VERDICT}, for {_winner(ledger)} against version {v}" for v in (4, 3, 4)]
+    assert [o.reason for o in ledger.openings()] == [VERDICT, *against]
+
+
+def test_a_second_look_that_was_interrupted_before_it_was_told_is_one_look(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store, champion=_make_champion(data)), data, _accuracy)
+    for _ in range(3):
+        director = make(store=store, again=True, champion=_make_champion(data, version="4"))
+        director.restore()
+        _until(director, data, Examination)
+        assert len(ledger.openings()) == 2
 
 
 def test_the_same_decision_after_more_trials_is_no_second_look(
