@@ -148,7 +148,7 @@ class StudyDirector:
         self._asked = 0
         self._again: list[Assignment] = []
         self._decided: set[tuple[int, int]] = set()
-        self._confirmed: dict[tuple[str, int], Assignment | None] = {}
+        self._known_runs: set[tuple[str, int]] = set()
         self._crashes: Counter[Hashable] = Counter()
         self._later: list[Job] = []
         self._limits, self._budget = Limits(settings, clock), Budget(settings, concurrent, clock)
@@ -403,15 +403,7 @@ class StudyDirector:
         trials = self._ledger.trials(self._name)
         self._numbers = itertools.count(max((t.number for t in trials), default=-1) + 1)
         for trial in trials:
-            epochs = self._ledger.epochs(self._name, trial.number)
-            if epochs:
-                self._last_epochs[trial.number] = epochs[-1].epoch
-            self._limits.restore(trial.number, epochs)
-            self._budget.restore(trial, epochs)
-            if trial.phase is Phase.SEARCH:
-                self._restore_search(trial, epochs)
-            else:
-                self._restore_confirmation(trial)
+            self._restore_trial(trial, self._ledger.epochs(self._name, trial.number))
         self.progress.rungs = self._scheduler.counts()
         self.progress.search_total = max(self._settings.trials, self._asked)
         self._keep_back()
@@ -421,47 +413,59 @@ class StudyDirector:
         costs = self._ledger.costs(self._name)
         self._costed = frozenset(costs)
 
-    def _restore_search(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
-        job, ended = self._assignment_of(trial), trial.state in ENDED
-        kept, _ = self._store.load_checkpoint(trial.number)
+    def _restore_trial(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
+        number, has_ended = trial.number, trial.state in ENDED
+        if epochs:
+            self._last_epochs[number] = epochs[-1].epoch
+        self._limits.restore(number, epochs)
+        self._budget.restore(trial, epochs)
+        kept, checkpoint = 0, b""
+        if has_ended:
+            self._store.drop_checkpoint(number)  # the process may have died before it did
+        else:
+            kept, checkpoint = self._store.load_checkpoint(number)
+        job = self._assignment_of(trial, checkpoint)
+        if job.phase is Phase.SEARCH:
+            self._restore_search(job, trial, epochs, job.max_epochs if has_ended else kept)
+        elif not self._restore_confirmation(job, trial):
+            return
+        if has_ended:
+            self._count(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
+            return
+        self._again.append(job)
+        if trial.totals is not None:
+            self._totals[number] = trial.totals
+
+    def _restore_search(
+        self, job: Assignment, trial: TrialRecord, epochs: Sequence[EpochReport], decided: int
+    ) -> None:
+        """Fills sampler and scheduler; up to which epoch rungs were decided on is `decided`."""
         self._asked += 1
         self._sampler.restore(trial, epochs)
         for item in epochs:
             # At its last rung, a trial that has not ended was perhaps not decided on yet.
-            went_on = item.epoch < epochs[-1].epoch or item.epoch <= kept
-            if item.epoch in job.rungs and (ended or went_on):
+            went_on = item.epoch < epochs[-1].epoch or item.epoch <= decided
+            if item.epoch in job.rungs and went_on:
                 self._scheduler.decide(trial.number, item.epoch, item.val_accuracy)
                 self._decided.add((trial.number, item.epoch))
-        if not ended:
-            self._again.append(job)
-            return
-        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
-        counts = self.progress.search_ended
-        counts[trial.state] = counts.get(trial.state, 0) + 1
-        if trial.val_accuracy is not None and trial.state is not State.FAILED:
-            self.progress.see(trial.number, trial.val_accuracy)
 
-    def _restore_confirmation(self, trial: TrialRecord) -> None:
-        """One whose model is lost is trained anew; one that failed stays failed.
+    def _restore_confirmation(self, job: Assignment, trial: TrialRecord) -> bool:
+        """Whether this run counts, and is not trained anew.
 
-        But for the baseline, without which nothing that was confirmed counts.
+        That is one whose model is lost, and one of the baseline that failed: without the baseline
+        nothing that was confirmed counts. Another one that failed stays failed.
         """
-        key, job = (trial.config.config_id, trial.seed), self._assignment_of(trial)
-        if trial.state not in ENDED:
-            self._confirmed[key] = job
-            return
-        if trial.state is State.FAILED and trial.config == self._baseline:
-            return
+        if trial.state is State.FAILED and job.config == self._baseline:
+            return False
         if trial.state is State.COMPLETED and trial.totals is not None:
             model = self._store.load_model(trial.number)
             if model is None:
-                return
+                return False
             self._keep(job, trial.totals, model)
-        self._confirmed[key] = None
-        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
-        self.progress.confirm_ended += 1
+        self._known_runs.add((job.config.config_id, job.seed))
+        return True
 
-    def _assignment_of(self, trial: TrialRecord) -> Assignment:
+    def _assignment_of(self, trial: TrialRecord, checkpoint: bytes) -> Assignment:
         rungs = self._scheduler.rungs(trial.number) if trial.phase is Phase.SEARCH else ()
         return Assignment(
             number=trial.number,
@@ -475,7 +479,7 @@ class StudyDirector:
             folds=trial.folds,
             keep_model=trial.phase is Phase.CONFIRM,
             proposal=trial.proposal,
-            checkpoint=self._store.load_checkpoint(trial.number)[1],
+            checkpoint=checkpoint,
             begun=True,
         )
 
@@ -539,25 +543,29 @@ class StudyDirector:
         self._limits.pause(job.number)
         totals = self._totals.pop(job.number, None)
         del self._open[job.number]
-        self._ended.append(_Ended(job, state, totals, reason, rung))
-        progress = self.progress
-        progress.running = len(self._open)
+        self._count(_Ended(job, state, totals, reason, rung))
+        self.progress.running = len(self._open)
         if job.phase is Phase.SEARCH:
-            accuracy = totals.val_accuracy if totals else None
-            self._sampler.tell(job.number, state, accuracy)
-            progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
-            if accuracy is not None and state is not State.FAILED:
-                progress.see(job.number, accuracy)
+            self._sampler.tell(job.number, state, totals.val_accuracy if totals else None)
             self._keep_back()
             self._give_up_if_hopeless()
             self._choose_finalists()
-        else:
-            progress.confirm_ended += 1
-            if state is State.FAILED and job.config == self._baseline:
-                raise StudyFailed(
-                    f"The baseline failed in confirmation: {reason}. {self._way_out(job)}"
-                )
+        elif state is State.FAILED and job.config == self._baseline:
+            raise StudyFailed(
+                f"The baseline failed in confirmation: {reason}. {self._way_out(job)}"
+            )
         self._notify()
+
+    def _count(self, ended: _Ended) -> None:
+        """Takes note of a trial that has ended, now or in an earlier process."""
+        self._ended.append(ended)
+        progress, state = self.progress, ended.state
+        if ended.job.phase is not Phase.SEARCH:
+            progress.confirm_ended += 1
+            return
+        progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
+        if ended.totals is not None and state is not State.FAILED:
+            progress.see(ended.job.number, ended.totals.val_accuracy)
 
     def _way_out(self, job: Assignment) -> str:
         """What helps where this run of the baseline failed, without which there is no verdict."""
@@ -617,7 +625,9 @@ class StudyDirector:
         finalists += [c for c in dict.fromkeys(rivals) if c not in self._confirming + finalists]
         for config in finalists:
             self._queue_confirmation(config)
-        self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds
+        waiting = [*self._open.values(), *self._again, *self._queue]
+        # Those of an earlier choice of finalists count with them.
+        self.progress.confirm_total = self.progress.confirm_ended + len(waiting)
 
     def _leaders(self) -> list[_Ended]:
         """The best trials so far, one for each configuration, as many as there are finalists."""
@@ -655,9 +665,7 @@ class StudyDirector:
         self._confirming.append(config)
         for index in range(self._settings.confirm_seeds):
             seed = derived_seed(self._settings.seed, "confirm", index)
-            if (config.config_id, seed) in self._confirmed:
-                begun = self._confirmed[config.config_id, seed]
-                self._queue += [begun] if begun else []
+            if (config.config_id, seed) in self._known_runs:
                 continue
             self._queue.append(
                 Assignment(

@@ -1090,6 +1090,94 @@ def test_a_confirmed_model_that_is_lost_is_trained_again(
     assert resumed.verdict is not None
 
 
+def _break_off_in_confirmation(director: StudyDirector) -> Assignment:
+    """Leaves one run of a finalist open; gives it back."""
+    while True:
+        job = _begin(director)
+        if job.phase is Phase.CONFIRM and job.config != SPACE.baseline_config():
+            director.close_open_trials("interrupted")
+            return job
+        _finish(director, job, 0.5 + job.number / 1000)
+
+
+def test_a_run_of_who_is_no_finalist_any_more_does_not_stay_open(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    left = _break_off_in_confirmation(make(store=store))
+    assert ledger.trials("s")[left.number].state is State.INTERRUPTED
+    longer = make(store=store, again=True, trials=9)
+    longer.restore()
+    jobs = _run(longer, data, lambda job: 0.9 + job.number / 1000)
+    assert jobs[0] == replace(left, begun=True)
+    assert {t.state for t in ledger.trials("s")} == {State.COMPLETED}
+    assert longer.recommendation is not None
+    ranked = {r.candidate.config for r in longer.recommendation.ranked}
+    assert left.config not in ranked, "it lacks a seed"
+    assert longer.progress.confirm_ended == longer.progress.confirm_total == 2 + 1 + 4
+
+
+def test_a_confirmation_that_was_interrupted_goes_on_under_its_number(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    left = _break_off_in_confirmation(make(store=store))
+    resumed = make(store=store, again=True)
+    resumed.restore()
+    jobs = _run(resumed, data, lambda job: 0.5 + job.number / 1000)
+    assert jobs[0] == replace(left, begun=True)
+    confirmed = [t for t in ledger.trials("s") if t.phase is Phase.CONFIRM]
+    assert [t.number for t in confirmed] == list(range(6, 12))
+    assert resumed.progress.confirm_ended == resumed.progress.confirm_total == 6
+
+
+class CountingStore(MemoryStore):
+    """Counts how often each trial's checkpoint is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+
+    def load_checkpoint(self, number: int) -> tuple[int, bytes]:
+        self.read.append(number)
+        return super().load_checkpoint(number)
+
+
+def test_only_what_goes_on_is_read_again_and_a_checkpoint_that_an_end_left_behind_is_dropped(
+    make: Make,
+) -> None:
+    store = CountingStore()
+    director = make(store=store)
+    first, second = _begin(director), _begin(director)
+    _finish(director, first, 0.9)
+    assert director.on_report(second, _report(2, 0.95, False, checkpoint=b"after 2"))
+    director.close_open_trials("interrupted")
+    store.save_checkpoint(first.number, 2, b"of a trial that had ended")
+    resumed = make(store=store, again=True)
+    resumed.restore()
+    assert store.read == [second.number]
+    assert store.load_checkpoint(first.number) == (0, b"")
+    assert _begin(resumed) == replace(second, checkpoint=b"after 2", begun=True)
+
+
+def test_what_a_trial_had_reached_before_an_interruption_counts_where_it_ends_soon_after(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, trials=1, time_budget=100)
+    job = _begin(director)
+    assert director.on_report(job, _report(2, 0.9, False, checkpoint=b"after 2"))
+    director.close_open_trials("interrupted")
+    resumed = make(clock=clock, store=store, again=True, trials=1, time_budget=100)
+    resumed.restore()
+    again = _begin(resumed)
+    clock.now += 100
+    assert not resumed.on_report(again, replace(_report(3, 0.9, False), totals=None))
+    jobs = _run(resumed, data, lambda job: 0.5)
+    assert job.config in {job.config for job in jobs}, "it is a finalist"
+    assert resumed.progress.best == 0.9
+
+
 # Limits: time, memory, and processes that die
 
 
