@@ -631,11 +631,11 @@ class StudyDirector:
 
     def _leaders(self) -> list[_Ended]:
         """The best trials so far, one for each configuration, as many as there are finalists."""
-        # Who passed more rungs comes first: the others were overtaken there on equal terms.
+        # Who missed fewer rungs comes first: the others were overtaken there on equal terms.
         ranked = sorted(
             (e for e in self._of_phase(Phase.SEARCH) if self._may_be_finalist(e)),
             key=lambda e: (
-                self._rungs_passed(e),
+                -self._rungs_missed(e),
                 e.totals.val_accuracy if e.totals else 0.0,
                 -e.job.number,
             ),
@@ -654,12 +654,13 @@ class StudyDirector:
             return False
         return most is None or ended.totals.parameters <= most
 
-    def _rungs_passed(self, ended: _Ended) -> int:
-        """At how many of its scheduler's rungs a trial was let go on."""
-        rungs = self._scheduler.rungs(ended.job.number)
-        last = self._last_epochs.get(ended.job.number, 0)
-        passed = sum(rung <= last for rung in rungs)
-        return passed - (ended.rung is not None)
+    def _rungs_missed(self, ended: _Ended) -> int:
+        """How many rungs of its own bracket a trial did not pass; none where patience ended it."""
+        job, last = ended.job, self._last_epochs.get(ended.job.number, 0)
+        if ended.state is State.COMPLETED and last < job.max_epochs:
+            return 0
+        missed = sum(rung > last for rung in self._scheduler.rungs(job.number))
+        return missed + (ended.rung is not None)
 
     def _queue_confirmation(self, config: TrialConfig) -> None:
         self._confirming.append(config)
@@ -728,6 +729,8 @@ class StudyDirector:
             champion.config.config_id if champion and champion.config else "",
             self._ledger.costs(self._name),
         )
+        # Finalists of an earlier choice may have lost theirs: they could not be shipped.
+        candidates = [c for c in candidates if c.config.config_id in self._models]
         try:
             made = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
         except ConstraintsUnmet as refusal:

@@ -689,6 +689,31 @@ def test_who_passed_more_rungs_is_a_finalist_before_who_only_looked_better(
     assert confirmed == {None, 30}
 
 
+def test_the_best_trial_is_a_finalist_whatever_bracket_it_was_dealt_to(
+    make: Make, data: LoadedData
+) -> None:
+    """One of a later bracket has fewer rungs to pass."""
+    director = make(trials=3, finalists=1, max_epochs=18, scheduler="hyperband")
+    jobs = [_begin(director) for _ in range(3)]
+    assert [job.rungs for job in jobs] == [(2, 6), (2, 6), (6,)]
+    for job, accuracy in zip(jobs, (0.6, 0.6, 0.99), strict=True):
+        _finish(director, job, accuracy)
+    confirmed = {job.config for job in _run(director, data, lambda job: 0.5)}
+    assert confirmed == {SPACE.baseline_config(), jobs[2].config}
+
+
+def test_a_trial_that_patience_ended_missed_no_rung(make: Make, data: LoadedData) -> None:
+    director = make(trials=2, finalists=1, max_epochs=18)
+    long, patient = _begin(director), _begin(director)
+    for rung in long.rungs:
+        assert director.on_report(long, _report(rung, 0.5, False))
+    assert director.on_report(patient, _report(2, 0.9, False))
+    assert not director.on_report(patient, _report(5, 0.99, True))
+    _finish(director, long, 0.62)
+    confirmed = {job.config for job in _run(director, data, lambda job: 0.5)}
+    assert confirmed == {SPACE.baseline_config(), patient.config}
+
+
 def test_an_inspection_is_no_trial_of_the_ledger(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
@@ -1176,6 +1201,26 @@ def test_what_a_trial_had_reached_before_an_interruption_counts_where_it_ends_so
     jobs = _run(resumed, data, lambda job: 0.5)
     assert job.config in {job.config for job in jobs}, "it is a finalist"
     assert resumed.progress.best == 0.9
+
+
+def test_a_former_finalist_whose_models_are_gone_is_not_recommended(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    """It would have the best mean of all; the study cannot ship it any more."""
+    confirmed = {Phase.SEARCH: 0.5, Phase.CONFIRM: 0.9}
+    own = SPACE.baseline_config()
+    _run(
+        make(store=MemoryStore()),
+        data,
+        lambda job: 0.5 if job.config == own else confirmed[job.phase] + job.number / 1000,
+    )
+    former = _winner(ledger)
+    longer = make(store=MemoryStore(), again=True, trials=9)
+    longer.restore()
+    jobs = _run(longer, data, lambda job: 0.7 + job.number / 1000)
+    assert former not in {job.config.config_id for job in jobs}
+    assert longer.verdict is not None
+    assert _winner(ledger) != former
 
 
 # Limits: time, memory, and processes that die
