@@ -6,7 +6,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 
-from search.records import Assignment, EpochReport, TrialRecord, TrialTotals
+from search.records import Assignment, EpochReport, State, TrialRecord, TrialTotals
 from search.settings import StudySettings
 
 CLOSING_SECONDS = 10.0
@@ -57,13 +57,14 @@ class Budget:
         """Whether there is a budget at all."""
         return self._seconds is not None
 
-    def whole_run(self, job: Assignment, totals: TrialTotals | None) -> float:
+    def whole_run(self, job: Assignment, state: State, totals: TrialTotals | None) -> float:
         """About how many seconds one network of this trial takes to its last epoch.
 
-        What it took so far, and the epochs that are missing at the pace of the last one.
+        What it took so far, and unless it completed the epochs that are missing, at the pace of
+        the last one.
         """
-        seconds = totals.wall_seconds if totals else 0.0
-        if latest := self._latest.get(job.number):
+        seconds, latest = totals.wall_seconds if totals else 0.0, self._latest.get(job.number)
+        if latest is not None and state is not State.COMPLETED:
             seconds += (job.max_epochs - latest.epoch) * latest.epoch_seconds
         return seconds / max(1, job.folds)
 

@@ -37,7 +37,7 @@ from search.records import (
     WorkerReport,
 )
 from search.sampler import Sampler, derived_seed
-from search.scheduler import Scheduler
+from search.scheduler import Decision, Scheduler
 from search.selection import confirmed_candidates
 from search.sensitivity import explained
 from search.settings import StudySettings
@@ -236,14 +236,17 @@ class StudyDirector:
             self._budget.note(job.number, fresh)
         if job.phase is Phase.SEARCH:
             self._sampler.report(job.number, fresh)
+        decision = self._decide(job, report)
         if report.failure is not None:
             self._end(job, State.FAILED, report.failure)
         elif report.final:
             self._keep_model(job, report)
             self._end(job, State.COMPLETED)
+        elif decision is not None and not decision.go_on:
+            self._end(job, State.STOPPED, decision.reason, report.epochs[-1].epoch)
         else:
-            self._at_rung(job, report)
             self._end_if_time_is_up(job)
+            self._notify()
         if report.checkpoint is not None and job.number in self._open:
             # After the rung's decision: that there is one tells that the trial was to go on.
             self._store.save_checkpoint(job.number, report.epochs[-1].epoch, report.checkpoint)
@@ -311,8 +314,6 @@ class StudyDirector:
         return late
 
     def _end_if_time_is_up(self, job: Assignment) -> None:
-        if job.number not in self._open:
-            return
         if self._limits.is_over_time(job.number):
             self._end(job, State.FAILED, self._timeout_reason)
         elif job.phase is Phase.SEARCH and self._budget.is_cut():
@@ -371,9 +372,19 @@ class StudyDirector:
         if not self._budget.is_limited:
             return
         leaders = self._leaders()
-        runs = (len(leaders) + 1) * self._settings.confirm_seeds - self.progress.confirm_ended
-        seconds = [self._budget.whole_run(e.job, e.totals) for e in leaders]
-        self._budget.keep_back(seconds, runs)
+        seconds = [self._budget.whole_run(e.job, e.state, e.totals) for e in leaders]
+        self._budget.keep_back(seconds, self._runs_to_come([e.job.config for e in leaders]))
+
+    def _runs_to_come(self, finalists: Sequence[TrialConfig]) -> int:
+        """How many runs are still to be confirmed, also where there may be a champion."""
+        configs, found = {*finalists, self._baseline}, self._find_champion()
+        champion, trouble = found or (None, "it is not known yet")
+        if champion is not None and champion.config is not None:
+            configs.add(champion.config)
+        done = {(e.job.config.config_id, e.job.seed) for e in self._of_phase(Phase.CONFIRM)}
+        seeds = [self._confirm_seed(index) for index in range(self._settings.confirm_seeds)]
+        left = sum((c.config_id, seed) not in done for c in configs for seed in seeds)
+        return left + (len(seeds) if champion is None and trouble else 0)
 
     @property
     def cut(self) -> str:
@@ -524,16 +535,21 @@ class StudyDirector:
     def _epochs(self, config: TrialConfig) -> int:
         return config.epochs or self._settings.max_epochs
 
-    def _at_rung(self, job: Assignment, report: WorkerReport) -> None:
-        last = report.epochs[-1]
+    def _decide(self, job: Assignment, report: WorkerReport) -> Decision | None:
+        """What the scheduler says at a rung, on which it was not asked yet; None elsewhere.
+
+        It is asked of a trial that ends just there too: others are compared with it.
+        """
+        last = report.epochs[-1] if report.epochs else None
+        if last is None or last.epoch not in job.rungs:
+            return None
         rung = (job.number, last.epoch)
-        if job.phase is Phase.SEARCH and last.epoch in job.rungs and rung not in self._decided:
-            self._decided.add(rung)
-            decision = self._scheduler.decide(job.number, last.epoch, last.val_accuracy)
-            self.progress.rungs = self._scheduler.counts()
-            if not decision.go_on:
-                self._end(job, State.STOPPED, decision.reason, last.epoch)
-        self._notify()
+        if rung in self._decided:
+            return None
+        self._decided.add(rung)
+        decision = self._scheduler.decide(job.number, last.epoch, last.val_accuracy)
+        self.progress.rungs = self._scheduler.counts()
+        return decision
 
     def _end(
         self, job: Assignment, state: State, reason: str | None = None, rung: int | None = None
@@ -665,7 +681,7 @@ class StudyDirector:
     def _queue_confirmation(self, config: TrialConfig) -> None:
         self._confirming.append(config)
         for index in range(self._settings.confirm_seeds):
-            seed = derived_seed(self._settings.seed, "confirm", index)
+            seed = self._confirm_seed(index)
             if (config.config_id, seed) in self._known_runs:
                 continue
             self._queue.append(
@@ -680,6 +696,9 @@ class StudyDirector:
                     keep_model=True,
                 )
             )
+
+    def _confirm_seed(self, index: int) -> int:
+        return derived_seed(self._settings.seed, "confirm", index)
 
     def _next_confirmation(self) -> Assignment | None:
         if not self._settings.finalists:

@@ -996,6 +996,20 @@ def test_a_study_that_was_interrupted_anywhere_ends_as_if_it_had_not_been(
         assert len(ledger.openings(data.test.fingerprint)) == 1
 
 
+@pytest.mark.parametrize("failure", [None, "the model cannot be loaded again"])
+def test_rungs_are_the_same_after_a_resumption_where_a_trial_ended_at_one(
+    make: Make, failure: str | None
+) -> None:
+    """As where patience runs out just there."""
+    director = make(max_epochs=18)
+    patient, other = _begin(director), _begin(director)
+    assert not director.on_report(patient, _report(2, 0.9, True, failure=failure))
+    assert not director.on_report(other, _report(2, 0.8, False)), "one of two goes on"
+    resumed = make(max_epochs=18, again=True)
+    resumed.restore()
+    assert director.progress.rungs == resumed.progress.rungs == {2: 2}
+
+
 def test_more_trials_go_on_where_the_search_had_ended(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
@@ -1366,6 +1380,54 @@ def test_a_time_budget_ends_the_search_so_that_the_confirmation_fits_in(
     assert study.outcome is not None
     assert said in study.outcome["summary"]
     assert director.progress.search_total == len(searched)
+
+
+def _kept_back(director: StudyDirector, clock: Clock, budget: float) -> float:
+    """How many seconds before the end of the budget the search is cut."""
+    began = clock.now
+    while director.cut == "":
+        clock.now += 1
+        director.overdue()
+    return budget - (clock.now - began)
+
+
+@pytest.mark.parametrize(
+    ("found", "candidates"),
+    [
+        (lambda champion: (None, ""), 3),
+        (lambda champion: (champion, ""), 4),
+        (lambda champion: (replace(champion, config=None), ""), 3),
+        (lambda champion: (replace(champion, config=SPACE.baseline_config()), ""), 3),
+        (lambda champion: None, 4),
+        (lambda champion: (None, "MLflow was not reached"), 4),
+    ],
+)
+def test_time_is_kept_back_for_the_champion_where_there_is_or_may_be_one(
+    make: Make, data: LoadedData, found: Callable[[Champion], Any], candidates: int
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, trials=50, time_budget=1_000)
+    director._find_champion = lambda: found(_make_champion(data))
+    for _ in range(2):
+        director.on_report(_begin(director), _report(6, 0.9, True))
+    _begin(director)
+    needed = candidates * 2 * make_totals().wall_seconds / 2 + CLOSING_SECONDS
+    assert _kept_back(director, clock, 1_000) == pytest.approx(needed, abs=1)
+
+
+def test_time_is_kept_back_for_new_finalists_where_others_were_confirmed_before(
+    make: Make, data: LoadedData
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    _run(make(store=store), data, lambda job: 0.5 + job.number / 1000)
+    longer = make(clock=clock, store=store, again=True, trials=50, time_budget=1_000)
+    longer.restore()
+    for _ in range(2):
+        longer.on_report(_begin(longer), _report(6, 0.9, True))
+    _begin(longer)
+    seconds = make_totals().wall_seconds
+    before, needed = 12 * seconds / 2, 2 * 2 * seconds / 2 + CLOSING_SECONDS
+    assert _kept_back(longer, clock, 1_000 - before) == pytest.approx(needed, abs=1)
 
 
 def test_without_a_budget_or_with_enough_of_it_nothing_is_cut(make: Make, data: LoadedData) -> None:
