@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from search.records import Assignment, EpochReport, State, TrialRecord, TrialTotals
 from search.settings import StudySettings
@@ -87,9 +88,21 @@ class Budget:
         spent = self._before + self._clock() - self._began
         return self._seconds is not None and spent + self._reserve >= self._seconds
 
-    def use_up(self) -> None:
-        """Leaves nothing, whatever time is counted: it was used up in an earlier process."""
-        self._reserve = math.inf
+    def restore_cut(self, told: Mapping[str, Any], reasons: Sequence[str | None]) -> None:
+        """Leaves nothing where an earlier process cut the search at this budget, or a larger one.
+
+        What was decided on it stands, whatever time is counted now.
+
+        Args:
+            told: of the outcome in the ledger, as by `told`.
+            reasons: why trials of the search ended.
+        """
+        if self._seconds is None:
+            return
+        # An older Podium recorded no budget, only the trials that it stopped.
+        by_trials = "cut_at_budget" not in told and self.reason in reasons
+        if by_trials or (told.get("cut_at_budget") or 0.0) >= self._seconds:
+            self._reserve = math.inf
 
     def cut(self) -> None:
         """Takes note that the search ends now."""
@@ -104,15 +117,21 @@ class Budget:
         """Why a trial was stopped by it."""
         return f"--time-budget {self._seconds or 0:g} s was used up"
 
-    def said(self, begun: int, stopped: int) -> str:
+    def told(self, begun: int, reasons: Sequence[str | None]) -> dict[str, Any]:
+        """What the ledger keeps of it, as JSON values; arguments as of `said`."""
+        budget = self._seconds if self.is_cut() else None
+        return {"cut": self.said(begun, reasons), "cut_at_budget": budget}
+
+    def said(self, begun: int, reasons: Sequence[str | None]) -> str:
         """What it did to the search, in a sentence; "" where it did nothing.
 
         Args:
             begun: trials of the search.
-            stopped: those of them that it stopped before their end.
+            reasons: why those that have ended did.
         """
         if not self.is_cut():
             return ""
+        stopped = reasons.count(self.reason)
         short = f", {stopped} of them stopped before their end" if stopped else ""
         return (
             f"The time budget of {self._seconds or 0:g} s ended the search early: "

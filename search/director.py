@@ -145,7 +145,7 @@ class StudyDirector:
         self.timing_failure: str | None = None
         self._numbers = itertools.count()
         self._store: TrialStore = store or MemoryStore()
-        self._asked = 0
+        self._proposed = 0
         self._again: list[Assignment] = []
         self._decided: set[tuple[int, int]] = set()
         self._known_runs: set[tuple[str, int]] = set()
@@ -156,7 +156,7 @@ class StudyDirector:
         self._ended: list[_Ended] = []
         self._totals: dict[int, TrialTotals] = {}
         self._last_epochs: dict[int, int] = {}
-        self._all_asked = False
+        self._search_closed = False
         self._queue: list[Assignment] = []
         self._confirming: list[TrialConfig] = []
         self._finalists_chosen = False
@@ -210,32 +210,13 @@ class StudyDirector:
 
     def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Records a report and decides whether its trial goes on."""
-        if isinstance(job, Timing):
-            self._ledger.record_costs(self._name, report.timed)
-            self._timed, self.timing_failure = True, report.failure
-            return False
-        if isinstance(job, Examination):
-            self._conclude(job, report)
-            return False
-        if isinstance(job, Inspection):
-            # Figures are welcome, but a study stands without them.
-            self.inspected, self.inspection_failure = report.inspected, report.failure
-            self._finished = True
+        if not isinstance(job, Assignment):
+            self._take_answer(job, report)
             return False
         if job.number not in self._open:
             return False
         self._cut_if_used_up()
-        self._ledger.append(self._name, job.number, report)
-        if report.totals is not None:
-            self._totals[job.number] = report.totals
-        # What was trained again since a checkpoint is known already.
-        known = self._last_epochs.get(job.number, 0)
-        fresh = [item for item in report.epochs if item.epoch > known]
-        if fresh:
-            self._last_epochs[job.number] = fresh[-1].epoch
-            self._budget.note(job.number, fresh)
-        if job.phase is Phase.SEARCH:
-            self._sampler.report(job.number, fresh)
+        self._record(job, report)
         decision = self._decide(job, report)
         if report.failure is not None:
             self._end(job, State.FAILED, report.failure)
@@ -251,6 +232,31 @@ class StudyDirector:
             # After the rung's decision: that there is one tells that the trial was to go on.
             self._store.save_checkpoint(job.number, report.epochs[-1].epoch, report.checkpoint)
         return job.number in self._open
+
+    def _take_answer(self, job: Job, report: WorkerReport) -> None:
+        """Of what is no trial."""
+        if isinstance(job, Timing):
+            self._ledger.record_costs(self._name, report.timed)
+            self._timed, self.timing_failure = True, report.failure
+        elif isinstance(job, Examination):
+            self._conclude(job, report)
+        else:
+            # Figures are welcome, but a study stands without them.
+            self.inspected, self.inspection_failure = report.inspected, report.failure
+            self._finished = True
+
+    def _record(self, job: Assignment, report: WorkerReport) -> None:
+        self._ledger.append(self._name, job.number, report)
+        if report.totals is not None:
+            self._totals[job.number] = report.totals
+        # What was trained again since a checkpoint is known already.
+        known = self._last_epochs.get(job.number, 0)
+        fresh = [item for item in report.epochs if item.epoch > known]
+        if fresh:
+            self._last_epochs[job.number] = fresh[-1].epoch
+            self._budget.note(job.number, fresh)
+        if job.phase is Phase.SEARCH:
+            self._sampler.report(job.number, fresh)
 
     def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
         """Records that a worker died with its job, which is handed out again up to `retries` times.
@@ -299,7 +305,7 @@ class StudyDirector:
 
     # Limits
 
-    def overdue(self) -> list[Job]:
+    def give_up_overdue(self) -> list[Job]:
         """Ends the trials whose time is up and whose workers say nothing: these are given up."""
         self._cut_if_used_up()
         late: list[Job] = []
@@ -325,7 +331,7 @@ class StudyDirector:
 
     def _cut_if_used_up(self) -> None:
         """Ends the search, once what is left of the budget is needed for the confirmation."""
-        over = self._finalists_chosen or (self._all_asked and not self._search_open())
+        over = self._finalists_chosen or (self._search_closed and not self._search_open())
         if not over and not self._budget.is_cut() and self._budget.is_used_up():
             self._cut()
 
@@ -333,8 +339,8 @@ class StudyDirector:
         """No more trials are begun; those that run end with their next report."""
         self._budget.cut()
         self._record_cut()
-        self._all_asked = True
-        self.progress.search_total = self._asked
+        self._search_closed = True
+        self.progress.search_total = self._proposed
         waiting = [job for job in self._again if job.phase is Phase.SEARCH]
         self._again = [job for job in self._again if job not in waiting]
         self._open |= {job.number: job for job in waiting}
@@ -349,18 +355,10 @@ class StudyDirector:
             self._ledger.set_outcome(self._name, {**told, **self._cut_told()})
 
     def _cut_told(self) -> dict[str, Any]:
-        budget = self._settings.time_budget if self._budget.is_cut() else None
-        return {"cut": self.cut, "cut_at_budget": budget}
+        return self._budget.told(self._proposed, self._search_reasons())
 
-    def _was_cut(self) -> bool:
-        """Whether an earlier process cut the search at this budget, or at a larger one."""
-        told, budget = self._told(), self._settings.time_budget
-        if budget is None:
-            return False
-        if "cut_at_budget" in told:
-            return bool((told["cut_at_budget"] or 0.0) >= budget)
-        # A Podium that did not record it yet stopped trials only.
-        return any(e.reason == self._budget.reason for e in self._of_phase(Phase.SEARCH))
+    def _search_reasons(self) -> list[str | None]:
+        return [ended.reason for ended in self._of_phase(Phase.SEARCH)]
 
     def _told(self) -> dict[str, Any]:
         """What the ledger keeps of the study's outcome so far."""
@@ -389,8 +387,7 @@ class StudyDirector:
     @property
     def cut(self) -> str:
         """What the time budget did to the search, in a sentence; "" where it did nothing."""
-        reasons = [ended.reason for ended in self._of_phase(Phase.SEARCH)]
-        return self._budget.said(self._asked, reasons.count(self._budget.reason))
+        return self._budget.said(self._proposed, self._search_reasons())
 
     def importances(self) -> dict[str, float]:
         """How much each parameter of the space decided, as fractions, largest first."""
@@ -416,11 +413,9 @@ class StudyDirector:
         for trial in trials:
             self._restore_trial(trial, self._ledger.epochs(self._name, trial.number))
         self.progress.rungs = self._scheduler.counts()
-        self.progress.search_total = max(self._settings.trials, self._asked)
+        self.progress.search_total = max(self._settings.trials, self._proposed)
         self._keep_back()
-        if self._was_cut():
-            # What was decided on this budget stands, whatever time is counted now.
-            self._budget.use_up()
+        self._budget.restore_cut(self._told(), self._search_reasons())
         costs = self._ledger.costs(self._name)
         self._costed = frozenset(costs)
 
@@ -451,7 +446,7 @@ class StudyDirector:
         self, job: Assignment, trial: TrialRecord, epochs: Sequence[EpochReport], decided: int
     ) -> None:
         """Fills sampler and scheduler; up to which epoch rungs were decided on is `decided`."""
-        self._asked += 1
+        self._proposed += 1
         self._sampler.restore(trial, epochs)
         for item in epochs:
             # At its last rung, a trial that has not ended was perhaps not decided on yet.
@@ -505,16 +500,16 @@ class StudyDirector:
     # Search
 
     def _next_search(self) -> Assignment | None:
-        if self._all_asked:
+        if self._search_closed:
             return None
-        if self._asked < self._settings.trials:
+        if self._proposed < self._settings.trials:
             number = next(self._numbers)
             try:
                 config = self._sampler.ask(number)
             except ConfigError as error:
                 raise StudyFailed(str(error)) from error
             if config is not None:
-                self._asked += 1
+                self._proposed += 1
                 epochs = self._epochs(config)
                 return Assignment(
                     number=number,
@@ -527,8 +522,8 @@ class StudyDirector:
                     folds=self._settings.folds,
                     proposal=self._sampler.proposal(number),
                 )
-        self._all_asked = True
-        self.progress.search_total = self._asked
+        self._search_closed = True
+        self.progress.search_total = self._proposed
         self._choose_finalists()
         return None
 
@@ -597,7 +592,7 @@ class StudyDirector:
 
     def _give_up_if_hopeless(self) -> None:
         ended = self._of_phase(Phase.SEARCH)
-        over = self._all_asked and not self._search_open()
+        over = self._search_closed and not self._search_open()
         enough = len(ended) >= HOPELESS_AFTER or over
         if ended and enough and all(e.state is State.FAILED for e in ended):
             reasons = [e.reason or "unknown" for e in ended]
@@ -618,7 +613,7 @@ class StudyDirector:
 
     def _choose_finalists(self) -> None:
         """Once the last trial of the search has ended, and it is known who the champion is."""
-        if not self._all_asked or self._search_open() or self._finalists_chosen:
+        if not self._search_closed or self._search_open() or self._finalists_chosen:
             return
         self._give_up_if_hopeless()
         if not self._settings.finalists:

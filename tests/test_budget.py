@@ -43,9 +43,10 @@ def test_what_is_kept_back_is_shared_among_the_workers_and_ends_with_the_verdict
 
 def test_without_a_limit_nothing_is_used_up() -> None:
     budget = _budget([0.0], seconds=None)
-    budget.use_up()
+    budget.restore_cut({"cut_at_budget": 100.0}, [])
+    budget.keep_back([1e9], 9)
     assert not budget.is_used_up()
-    assert budget.said(5, 0) == ""
+    assert budget.told(5, []) == {"cut": "", "cut_at_budget": None}
 
 
 def test_what_trials_took_before_counts_by_their_totals_or_by_their_epochs() -> None:
@@ -57,3 +58,22 @@ def test_what_trials_took_before_counts_by_their_totals_or_by_their_epochs() -> 
     assert not budget.is_used_up()
     now[0] = 10.0
     assert budget.is_used_up()
+
+
+@pytest.mark.parametrize(
+    ("told", "reasons", "stands"),
+    [
+        ({"cut_at_budget": 100.0}, [], True),
+        ({"cut_at_budget": 101.0}, [], True),
+        ({"cut_at_budget": 99.0}, ["--time-budget 100 s was used up"], False),
+        ({"cut_at_budget": None}, ["--time-budget 100 s was used up"], False),
+        ({}, [None, "--time-budget 100 s was used up"], True),
+        ({}, [None, "--time-budget 99 s was used up"], False),
+    ],
+)
+def test_a_cut_stands_until_the_budget_is_larger_than_where_it_was_made(
+    told: dict[str, float | None], reasons: list[str | None], stands: bool
+) -> None:
+    budget = _budget([0.0])
+    budget.restore_cut(told, reasons)
+    assert budget.is_used_up() is stands

@@ -1305,10 +1305,10 @@ def test_a_trial_whose_worker_says_nothing_is_given_up_and_its_worker_replaced(
     clock.now += 60
     assert not director.on_report(other, _report(6, 0.9, True)), "it was just ready"
     clock.now += PATIENCE_SECONDS - 0.1
-    assert director.overdue() == []
+    assert director.give_up_overdue() == []
     clock.now += 0.1
-    assert director.overdue() == [job]
-    assert director.overdue() == []
+    assert director.give_up_overdue() == [job]
+    assert director.give_up_overdue() == []
     first, second = ledger.trials("s")
     assert (first.state, second.state) == (State.FAILED, State.COMPLETED)
     assert "--trial-timeout 60 s; its process sent no report and was replaced" in str(first.reason)
@@ -1387,7 +1387,7 @@ def _kept_back(director: StudyDirector, clock: Clock, budget: float) -> float:
     began = clock.now
     while director.cut == "":
         clock.now += 1
-        director.overdue()
+        director.give_up_overdue()
     return budget - (clock.now - began)
 
 
@@ -1453,7 +1453,7 @@ def test_when_the_budget_is_used_up_running_trials_stop_at_their_next_report(
     assert isinstance(waiting, Assignment)
     assert waiting.phase is Phase.CONFIRM, "the baseline, while the other one is waited for"
     clock.now += PATIENCE_SECONDS
-    assert director.overdue() == [second]
+    assert director.give_up_overdue() == [second]
     reports = {t.number: (t.state, t.reason) for t in ledger.trials("s")}
     stopped = State.STOPPED, "--time-budget 100 s was used up"
     assert (reports[0], reports[1]) == (stopped, stopped)
