@@ -479,7 +479,8 @@ def status(
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     say(f"The test split of its data was opened {times}, by all studies of this folder together.")
     if record.outcome and record.state is not State.FAILED:
-        tell(str(record.outcome["summary"]))
+        if said := record.outcome.get("summary") or record.outcome.get("cut"):
+            tell(str(said))
         if "verdict" in record.outcome:
             tell(f"Verdict: {record.outcome['verdict']['sentence']}")
 

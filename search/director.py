@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
-import statistics
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
@@ -12,9 +10,10 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from search.arrays import VALIDATION_FRACTION
+from search.budget import Budget
 from search.data import LoadedData
 from search.ledger import Ledger
-from search.limits import CLOSING_SECONDS, PATIENCE_SECONDS, Limits
+from search.limits import PATIENCE_SECONDS, Limits
 from search.records import (
     Assignment,
     Champion,
@@ -38,7 +37,7 @@ from search.records import (
     WorkerReport,
 )
 from search.sampler import Sampler, derived_seed
-from search.scheduler import Scheduler
+from search.scheduler import Decision, Scheduler
 from search.selection import confirmed_candidates
 from search.sensitivity import explained
 from search.settings import StudySettings
@@ -146,21 +145,18 @@ class StudyDirector:
         self.timing_failure: str | None = None
         self._numbers = itertools.count()
         self._store: TrialStore = store or MemoryStore()
-        self._asked = 0
+        self._proposed = 0
         self._again: list[Assignment] = []
         self._decided: set[tuple[int, int]] = set()
-        self._confirmed: dict[tuple[str, int], Assignment | None] = {}
+        self._known_runs: set[tuple[str, int]] = set()
         self._crashes: Counter[Hashable] = Counter()
         self._later: list[Job] = []
-        self._limits, self._clock = Limits(settings, concurrent, clock), clock
-        self._concurrent, self._reserve = concurrent, 0.0
-        self._cut_at: float | None = None
-        self._latest_seconds: dict[int, float] = {}
+        self._limits, self._budget = Limits(settings, clock), Budget(settings, concurrent, clock)
         self._open: dict[int, Assignment] = {}
         self._ended: list[_Ended] = []
         self._totals: dict[int, TrialTotals] = {}
         self._last_epochs: dict[int, int] = {}
-        self._all_asked = False
+        self._search_closed = False
         self._queue: list[Assignment] = []
         self._confirming: list[TrialConfig] = []
         self._finalists_chosen = False
@@ -214,21 +210,42 @@ class StudyDirector:
 
     def on_report(self, job: Job, report: WorkerReport) -> bool:
         """Records a report and decides whether its trial goes on."""
-        if isinstance(job, Timing):
-            self._ledger.record_costs(self._name, report.timed)
-            self._timed, self.timing_failure = True, report.failure
-            return False
-        if isinstance(job, Examination):
-            self._conclude(job, report)
-            return False
-        if isinstance(job, Inspection):
-            # Figures are welcome, but a study stands without them.
-            self.inspected, self.inspection_failure = report.inspected, report.failure
-            self._finished = True
+        if not isinstance(job, Assignment):
+            self._take_answer(job, report)
             return False
         if job.number not in self._open:
             return False
         self._cut_if_used_up()
+        self._record(job, report)
+        decision = self._decide(job, report)
+        if report.failure is not None:
+            self._end(job, State.FAILED, report.failure)
+        elif report.final:
+            self._keep_model(job, report)
+            self._end(job, State.COMPLETED)
+        elif decision is not None and not decision.go_on:
+            self._end(job, State.STOPPED, decision.reason, report.epochs[-1].epoch)
+        else:
+            self._end_if_time_is_up(job)
+            self._notify()
+        if report.checkpoint is not None and job.number in self._open:
+            # After the rung's decision: that there is one tells that the trial was to go on.
+            self._store.save_checkpoint(job.number, report.epochs[-1].epoch, report.checkpoint)
+        return job.number in self._open
+
+    def _take_answer(self, job: Job, report: WorkerReport) -> None:
+        """Of what is no trial."""
+        if isinstance(job, Timing):
+            self._ledger.record_costs(self._name, report.timed)
+            self._timed, self.timing_failure = True, report.failure
+        elif isinstance(job, Examination):
+            self._conclude(job, report)
+        else:
+            # Figures are welcome, but a study stands without them.
+            self.inspected, self.inspection_failure = report.inspected, report.failure
+            self._finished = True
+
+    def _record(self, job: Assignment, report: WorkerReport) -> None:
         self._ledger.append(self._name, job.number, report)
         if report.totals is not None:
             self._totals[job.number] = report.totals
@@ -237,21 +254,9 @@ class StudyDirector:
         fresh = [item for item in report.epochs if item.epoch > known]
         if fresh:
             self._last_epochs[job.number] = fresh[-1].epoch
-            self._latest_seconds[job.number] = fresh[-1].epoch_seconds
+            self._budget.note(job.number, fresh)
         if job.phase is Phase.SEARCH:
             self._sampler.report(job.number, fresh)
-        if report.failure is not None:
-            self._end(job, State.FAILED, report.failure)
-        elif report.final:
-            self._keep_model(job, report)
-            self._end(job, State.COMPLETED)
-        else:
-            self._at_rung(job, report)
-            self._end_if_time_is_up(job)
-        if report.checkpoint is not None and job.number in self._open:
-            # After the rung's decision: that there is one tells that the trial was to go on.
-            self._store.save_checkpoint(job.number, report.epochs[-1].epoch, report.checkpoint)
-        return job.number in self._open
 
     def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
         """Records that a worker died with its job, which is handed out again up to `retries` times.
@@ -262,9 +267,9 @@ class StudyDirector:
             self._crashed_with(job, reason, again=self._may_repeat(type(job).__name__) and retry)
         elif job.number not in self._open:
             return
-        elif job.phase is Phase.SEARCH and self._is_cut():
-            self._end(job, State.STOPPED, self._budget_reason)
-        elif self._may_repeat(job.number) and retry:
+        elif job.phase is Phase.SEARCH and self._budget.is_cut():
+            self._end(job, State.STOPPED, self._budget.reason)
+        elif retry and self._may_repeat(job.number):
             self._limits.pause(job.number)
             del self._open[job.number]
             self.progress.running = len(self._open)
@@ -300,7 +305,7 @@ class StudyDirector:
 
     # Limits
 
-    def overdue(self) -> list[Job]:
+    def give_up_overdue(self) -> list[Job]:
         """Ends the trials whose time is up and whose workers say nothing: these are given up."""
         self._cut_if_used_up()
         late: list[Job] = []
@@ -309,79 +314,80 @@ class StudyDirector:
                 reason = f"{self._timeout_reason}; its process sent no report and was replaced"
                 self._end(job, State.FAILED, reason)
                 late.append(job)
-            elif job.phase is Phase.SEARCH and self._is_cut(PATIENCE_SECONDS):
-                self._end(job, State.STOPPED, self._budget_reason)
+            elif job.phase is Phase.SEARCH and self._budget.is_cut(PATIENCE_SECONDS):
+                self._end(job, State.STOPPED, self._budget.reason)
                 late.append(job)
         return late
 
     def _end_if_time_is_up(self, job: Assignment) -> None:
-        if job.number not in self._open:
-            return
         if self._limits.is_over_time(job.number):
             self._end(job, State.FAILED, self._timeout_reason)
-        elif job.phase is Phase.SEARCH and self._is_cut():
-            self._end(job, State.STOPPED, self._budget_reason)
+        elif job.phase is Phase.SEARCH and self._budget.is_cut():
+            self._end(job, State.STOPPED, self._budget.reason)
 
     @property
     def _timeout_reason(self) -> str:
         return f"it took longer than --trial-timeout {self._settings.trial_timeout:g} s"
 
-    @property
-    def _budget_reason(self) -> str:
-        return f"--time-budget {self._settings.time_budget:g} s was used up"
-
-    def _is_cut(self, patience: float = 0.0) -> bool:
-        """Whether the budget has ended the search, more than `patience` seconds ago."""
-        return self._cut_at is not None and self._clock() - self._cut_at >= patience
-
     def _cut_if_used_up(self) -> None:
         """Ends the search, once what is left of the budget is needed for the confirmation."""
-        over = self._finalists_chosen or (self._all_asked and not self._search_open())
-        if not over and not self._is_cut() and self._limits.is_used_up(self._reserve):
+        over = self._finalists_chosen or (self._search_closed and not self._search_open())
+        if not over and not self._budget.is_cut() and self._budget.is_used_up():
             self._cut()
 
     def _cut(self) -> None:
         """No more trials are begun; those that run end with their next report."""
-        self._cut_at, self._all_asked = self._clock(), True
-        self.progress.search_total = self._asked
+        self._budget.cut()
+        self._record_cut()
+        self._search_closed = True
+        self.progress.search_total = self._proposed
         waiting = [job for job in self._again if job.phase is Phase.SEARCH]
         self._again = [job for job in self._again if job not in waiting]
         self._open |= {job.number: job for job in waiting}
         for job in waiting:
-            self._end(job, State.STOPPED, self._budget_reason)
+            self._end(job, State.STOPPED, self._budget.reason)
         self._notify()
 
-    def _confirmation_seconds(self) -> float:
-        """About how long confirmation and verdict will take, from what the best trials took.
+    def _record_cut(self) -> None:
+        """For whoever takes the study up again; an earlier cut that it is past is forgotten."""
+        told = self._told()
+        if self._budget.is_cut() or told.get("cut"):
+            self._ledger.set_outcome(self._name, {**told, **self._cut_told()})
 
-        Their whole runs: what they took so far, and the epochs that are missing at the pace of
-        the last one. 0 while nothing is known.
-        """
-        full = [self._whole_run(ended) for ended in self._leaders()]
-        if not full:
-            return 0.0
-        runs = (len(full) + 1) * self._settings.confirm_seeds - self.progress.confirm_ended
-        return statistics.fmean(full) * runs / self._concurrent + CLOSING_SECONDS
+    def _cut_told(self) -> dict[str, Any]:
+        return self._budget.told(self._proposed, self._search_reasons())
 
-    def _whole_run(self, ended: _Ended) -> float:
-        job, number = ended.job, ended.job.number
-        left = job.max_epochs - self._last_epochs.get(number, 0)
-        seconds = ended.totals.wall_seconds if ended.totals else 0.0
-        seconds += left * self._latest_seconds.get(number, 0.0)
-        return seconds / max(1, job.folds)
+    def _search_reasons(self) -> list[str | None]:
+        return [ended.reason for ended in self._of_phase(Phase.SEARCH)]
+
+    def _told(self) -> dict[str, Any]:
+        """What the ledger keeps of the study's outcome so far."""
+        study = self._ledger.study(self._name)
+        return dict((study.outcome if study else None) or {})
+
+    def _keep_back(self) -> None:
+        """Of the budget, what confirmation will take, from what the best trials took."""
+        if not self._budget.is_limited:
+            return
+        leaders = self._leaders()
+        seconds = [self._budget.whole_run(e.job, e.state, e.totals) for e in leaders]
+        self._budget.keep_back(seconds, self._runs_to_come([e.job.config for e in leaders]))
+
+    def _runs_to_come(self, finalists: Sequence[TrialConfig]) -> int:
+        """How many runs are still to be confirmed, also where there may be a champion."""
+        configs, found = {*finalists, self._baseline}, self._find_champion()
+        champion, trouble = found or (None, "it is not known yet")
+        if champion is not None and champion.config is not None:
+            configs.add(champion.config)
+        done = {(e.job.config.config_id, e.job.seed) for e in self._of_phase(Phase.CONFIRM)}
+        seeds = [self._confirm_seed(index) for index in range(self._settings.confirm_seeds)]
+        left = sum((c.config_id, seed) not in done for c in configs for seed in seeds)
+        return left + (len(seeds) if champion is None and trouble else 0)
 
     @property
     def cut(self) -> str:
         """What the time budget did to the search, in a sentence; "" where it did nothing."""
-        if not self._is_cut():
-            return ""
-        searched = self._of_phase(Phase.SEARCH)
-        short = sum(e.reason == self._budget_reason for e in searched)
-        stopped = f", {short} of them stopped before their end" if short else ""
-        return (
-            f"The time budget of {self._settings.time_budget:g} s ended the search early: "
-            f"{self._asked} of {self._settings.trials} trials were begun{stopped}."
-        )
+        return self._budget.said(self._proposed, self._search_reasons())
 
     def importances(self) -> dict[str, float]:
         """How much each parameter of the space decided, as fractions, largest first."""
@@ -405,61 +411,67 @@ class StudyDirector:
         trials = self._ledger.trials(self._name)
         self._numbers = itertools.count(max((t.number for t in trials), default=-1) + 1)
         for trial in trials:
-            epochs = self._ledger.epochs(self._name, trial.number)
-            if epochs:
-                self._last_epochs[trial.number] = epochs[-1].epoch
-                self._latest_seconds[trial.number] = epochs[-1].epoch_seconds
-            self._limits.restore(trial, epochs)
-            if trial.phase is Phase.SEARCH:
-                self._restore_search(trial, epochs)
-            else:
-                self._restore_confirmation(trial)
+            self._restore_trial(trial, self._ledger.epochs(self._name, trial.number))
         self.progress.rungs = self._scheduler.counts()
-        self.progress.search_total = max(self._settings.trials, self._asked)
-        self._reserve = self._confirmation_seconds()
-        cut = self._settings.time_budget and self._budget_reason
-        if cut and any(e.reason == cut for e in self._of_phase(Phase.SEARCH)):
-            # What was decided on this budget stands, whatever time is counted now.
-            self._reserve = math.inf
+        self.progress.search_total = max(self._settings.trials, self._proposed)
+        self._keep_back()
+        self._budget.restore_cut(self._told(), self._search_reasons())
         costs = self._ledger.costs(self._name)
         self._costed = frozenset(costs)
 
-    def _restore_search(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
-        job, ended = self._assignment_of(trial), trial.state in ENDED
-        kept, _ = self._store.load_checkpoint(trial.number)
-        self._asked += 1
+    def _restore_trial(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
+        number, has_ended = trial.number, trial.state in ENDED
+        if epochs:
+            self._last_epochs[number] = epochs[-1].epoch
+        self._limits.restore(number, epochs)
+        self._budget.restore(trial, epochs)
+        kept, checkpoint = 0, b""
+        if has_ended:
+            self._store.drop_checkpoint(number)  # the process may have died before it did
+        else:
+            kept, checkpoint = self._store.load_checkpoint(number)
+        job = self._assignment_of(trial, checkpoint)
+        if job.phase is Phase.SEARCH:
+            self._restore_search(job, trial, epochs, job.max_epochs if has_ended else kept)
+        elif not self._restore_confirmation(job, trial):
+            return
+        if has_ended:
+            self._count(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
+            return
+        self._again.append(job)
+        if trial.totals is not None:
+            self._totals[number] = trial.totals
+
+    def _restore_search(
+        self, job: Assignment, trial: TrialRecord, epochs: Sequence[EpochReport], decided: int
+    ) -> None:
+        """Fills sampler and scheduler; up to which epoch rungs were decided on is `decided`."""
+        self._proposed += 1
         self._sampler.restore(trial, epochs)
         for item in epochs:
             # At its last rung, a trial that has not ended was perhaps not decided on yet.
-            went_on = item.epoch < epochs[-1].epoch or item.epoch <= kept
-            if item.epoch in job.rungs and (ended or went_on):
+            went_on = item.epoch < epochs[-1].epoch or item.epoch <= decided
+            if item.epoch in job.rungs and went_on:
                 self._scheduler.decide(trial.number, item.epoch, item.val_accuracy)
                 self._decided.add((trial.number, item.epoch))
-        if not ended:
-            self._again.append(job)
-            return
-        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
-        counts = self.progress.search_ended
-        counts[trial.state] = counts.get(trial.state, 0) + 1
-        if trial.val_accuracy is not None and trial.state is not State.FAILED:
-            self.progress.see(trial.number, trial.val_accuracy)
 
-    def _restore_confirmation(self, trial: TrialRecord) -> None:
-        """One whose model is lost is trained anew; one that failed stays failed."""
-        key, job = (trial.config.config_id, trial.seed), self._assignment_of(trial)
-        if trial.state not in ENDED:
-            self._confirmed[key] = job
-            return
+    def _restore_confirmation(self, job: Assignment, trial: TrialRecord) -> bool:
+        """Whether this run counts, and is not trained anew.
+
+        That is one whose model is lost, and one of the baseline that failed: without the baseline
+        nothing that was confirmed counts. Another one that failed stays failed.
+        """
+        if trial.state is State.FAILED and job.config == self._baseline:
+            return False
         if trial.state is State.COMPLETED and trial.totals is not None:
             model = self._store.load_model(trial.number)
             if model is None:
-                return
+                return False
             self._keep(job, trial.totals, model)
-        self._confirmed[key] = None
-        self._ended.append(_Ended(job, trial.state, trial.totals, trial.reason, trial.rung))
-        self.progress.confirm_ended += 1
+        self._known_runs.add((job.config.config_id, job.seed))
+        return True
 
-    def _assignment_of(self, trial: TrialRecord) -> Assignment:
+    def _assignment_of(self, trial: TrialRecord, checkpoint: bytes) -> Assignment:
         rungs = self._scheduler.rungs(trial.number) if trial.phase is Phase.SEARCH else ()
         return Assignment(
             number=trial.number,
@@ -473,7 +485,7 @@ class StudyDirector:
             folds=trial.folds,
             keep_model=trial.phase is Phase.CONFIRM,
             proposal=trial.proposal,
-            checkpoint=self._store.load_checkpoint(trial.number)[1],
+            checkpoint=checkpoint,
             begun=True,
         )
 
@@ -488,16 +500,16 @@ class StudyDirector:
     # Search
 
     def _next_search(self) -> Assignment | None:
-        if self._all_asked:
+        if self._search_closed:
             return None
-        if self._asked < self._settings.trials:
+        if self._proposed < self._settings.trials:
             number = next(self._numbers)
             try:
                 config = self._sampler.ask(number)
             except ConfigError as error:
                 raise StudyFailed(str(error)) from error
             if config is not None:
-                self._asked += 1
+                self._proposed += 1
                 epochs = self._epochs(config)
                 return Assignment(
                     number=number,
@@ -510,24 +522,29 @@ class StudyDirector:
                     folds=self._settings.folds,
                     proposal=self._sampler.proposal(number),
                 )
-        self._all_asked = True
-        self.progress.search_total = self._asked
+        self._search_closed = True
+        self.progress.search_total = self._proposed
         self._choose_finalists()
         return None
 
     def _epochs(self, config: TrialConfig) -> int:
         return config.epochs or self._settings.max_epochs
 
-    def _at_rung(self, job: Assignment, report: WorkerReport) -> None:
-        last = report.epochs[-1]
+    def _decide(self, job: Assignment, report: WorkerReport) -> Decision | None:
+        """What the scheduler says at a rung, on which it was not asked yet; None elsewhere.
+
+        It is asked of a trial that ends just there too: others are compared with it.
+        """
+        last = report.epochs[-1] if report.epochs else None
+        if last is None or last.epoch not in job.rungs:
+            return None
         rung = (job.number, last.epoch)
-        if job.phase is Phase.SEARCH and last.epoch in job.rungs and rung not in self._decided:
-            self._decided.add(rung)
-            decision = self._scheduler.decide(job.number, last.epoch, last.val_accuracy)
-            self.progress.rungs = self._scheduler.counts()
-            if not decision.go_on:
-                self._end(job, State.STOPPED, decision.reason, last.epoch)
-        self._notify()
+        if rung in self._decided:
+            return None
+        self._decided.add(rung)
+        decision = self._scheduler.decide(job.number, last.epoch, last.val_accuracy)
+        self.progress.rungs = self._scheduler.counts()
+        return decision
 
     def _end(
         self, job: Assignment, state: State, reason: str | None = None, rung: int | None = None
@@ -537,26 +554,45 @@ class StudyDirector:
         self._limits.pause(job.number)
         totals = self._totals.pop(job.number, None)
         del self._open[job.number]
-        self._ended.append(_Ended(job, state, totals, reason, rung))
-        progress = self.progress
-        progress.running = len(self._open)
+        self._count(_Ended(job, state, totals, reason, rung))
+        self.progress.running = len(self._open)
         if job.phase is Phase.SEARCH:
-            accuracy = totals.val_accuracy if totals else None
-            self._sampler.tell(job.number, state, accuracy)
-            progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
-            if accuracy is not None and state is not State.FAILED:
-                progress.see(job.number, accuracy)
-            if self._settings.time_budget is not None:
-                self._reserve = self._confirmation_seconds()
+            self._sampler.tell(job.number, state, totals.val_accuracy if totals else None)
+            self._keep_back()
             self._give_up_if_hopeless()
             self._choose_finalists()
-        else:
-            progress.confirm_ended += 1
+        elif state is State.FAILED and job.config == self._baseline:
+            raise StudyFailed(
+                f"The baseline failed in confirmation: {reason}. {self._way_out(job)}"
+            )
         self._notify()
+
+    def _count(self, ended: _Ended) -> None:
+        """Takes note of a trial that has ended, now or in an earlier process."""
+        self._ended.append(ended)
+        progress, state = self.progress, ended.state
+        if ended.job.phase is not Phase.SEARCH:
+            progress.confirm_ended += 1
+            return
+        progress.search_ended[state] = progress.search_ended.get(state, 0) + 1
+        if ended.totals is not None and state is not State.FAILED:
+            progress.see(ended.job.number, ended.totals.val_accuracy)
+
+    def _way_out(self, job: Assignment) -> str:
+        """What helps where this run of the baseline failed, without which there is no verdict."""
+        again, settings = f"`podium resume {self._name}", self._settings
+        if settings.trial_timeout and self._limits.is_over_time(job.number):
+            return f"{again} --trial-timeout {2 * settings.trial_timeout:g}` gives it more time."
+        if self._crashes[job.number] > settings.retries:
+            return f"{again} --retries {settings.retries + 3}` tries it more often."
+        return (
+            f"{again}` tries it once more; if it cannot be trained at all, begin another study "
+            "with another baseline."
+        )
 
     def _give_up_if_hopeless(self) -> None:
         ended = self._of_phase(Phase.SEARCH)
-        over = self._all_asked and not self._search_open()
+        over = self._search_closed and not self._search_open()
         enough = len(ended) >= HOPELESS_AFTER or over
         if ended and enough and all(e.state is State.FAILED for e in ended):
             reasons = [e.reason or "unknown" for e in ended]
@@ -577,15 +613,17 @@ class StudyDirector:
 
     def _choose_finalists(self) -> None:
         """Once the last trial of the search has ended, and it is known who the champion is."""
-        if not self._all_asked or self._search_open() or self._finalists_chosen:
+        if not self._search_closed or self._search_open() or self._finalists_chosen:
             return
         self._give_up_if_hopeless()
         if not self._settings.finalists:
+            self._record_cut()
             self._finalists_chosen = self._finished = True
             return
         found = self._find_champion()
         if found is None:
             return
+        self._record_cut()
         self._finalists_chosen = True
         self.champion, self.champion_note = found
         chosen = self._leaders()
@@ -598,15 +636,17 @@ class StudyDirector:
         finalists += [c for c in dict.fromkeys(rivals) if c not in self._confirming + finalists]
         for config in finalists:
             self._queue_confirmation(config)
-        self.progress.confirm_total = len(self._confirming) * self._settings.confirm_seeds
+        waiting = [*self._open.values(), *self._again, *self._queue]
+        # Those of an earlier choice of finalists count with them.
+        self.progress.confirm_total = self.progress.confirm_ended + len(waiting)
 
     def _leaders(self) -> list[_Ended]:
         """The best trials so far, one for each configuration, as many as there are finalists."""
-        # Who passed more rungs comes first: the others were overtaken there on equal terms.
+        # Who missed fewer rungs comes first: the others were overtaken there on equal terms.
         ranked = sorted(
             (e for e in self._of_phase(Phase.SEARCH) if self._may_be_finalist(e)),
             key=lambda e: (
-                self._rungs_passed(e),
+                -self._rungs_missed(e),
                 e.totals.val_accuracy if e.totals else 0.0,
                 -e.job.number,
             ),
@@ -625,20 +665,19 @@ class StudyDirector:
             return False
         return most is None or ended.totals.parameters <= most
 
-    def _rungs_passed(self, ended: _Ended) -> int:
-        """At how many of its scheduler's rungs a trial was let go on."""
-        rungs = self._scheduler.rungs(ended.job.number)
-        last = self._last_epochs.get(ended.job.number, 0)
-        passed = sum(rung <= last for rung in rungs)
-        return passed - (ended.rung is not None)
+    def _rungs_missed(self, ended: _Ended) -> int:
+        """How many rungs of its own bracket a trial did not pass; none where patience ended it."""
+        job, last = ended.job, self._last_epochs.get(ended.job.number, 0)
+        if ended.state is State.COMPLETED and last < job.max_epochs:
+            return 0
+        missed = sum(rung > last for rung in self._scheduler.rungs(job.number))
+        return missed + (ended.rung is not None)
 
     def _queue_confirmation(self, config: TrialConfig) -> None:
         self._confirming.append(config)
         for index in range(self._settings.confirm_seeds):
-            seed = derived_seed(self._settings.seed, "confirm", index)
-            if (config.config_id, seed) in self._confirmed:
-                begun = self._confirmed[config.config_id, seed]
-                self._queue += [begun] if begun else []
+            seed = self._confirm_seed(index)
+            if (config.config_id, seed) in self._known_runs:
                 continue
             self._queue.append(
                 Assignment(
@@ -652,6 +691,9 @@ class StudyDirector:
                     keep_model=True,
                 )
             )
+
+    def _confirm_seed(self, index: int) -> int:
+        return derived_seed(self._settings.seed, "confirm", index)
 
     def _next_confirmation(self) -> Assignment | None:
         if not self._settings.finalists:
@@ -701,6 +743,8 @@ class StudyDirector:
             champion.config.config_id if champion and champion.config else "",
             self._ledger.costs(self._name),
         )
+        # Finalists of an earlier choice may have lost theirs: they could not be shipped.
+        candidates = [c for c in candidates if c.config.config_id in self._models]
         try:
             made = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
         except ConstraintsUnmet as refusal:
@@ -728,20 +772,24 @@ class StudyDirector:
         )
 
     def _reason_to_open(self, winner: str) -> str:
-        """A study that comes to another decision, after more trials, looks at the split again."""
-        study = self._ledger.study(self._name)
-        told = (study.outcome if study else None) or {}
-        before = told.get("recommended", winner), (told.get("champion") or {}).get("version")
-        now = winner, self.champion.version if self.champion else None
-        if "verdict" not in told or before == now:
+        """Another decision, after more trials, is another look; what was told already is none."""
+        told, version = self._told(), self.champion.version if self.champion else None
+        if "verdict" not in told:
             return VERDICT
-        return f"{VERDICT}, over {self._settings.trials} trials"
+        before = told.get("recommended"), (told.get("champion") or {}).get("version")
+        if before == (winner, version):
+            return self._latest_reason() or VERDICT
+        return f"{VERDICT}, for {winner}" + (f" against version {version}" if version else "")
 
     def _record_opening(self, opening: Opening) -> None:
         """Once for a verdict: an interruption before it was told does not make a second look."""
-        known = self._ledger.openings(opening.fingerprint)
-        if not any(o.study == opening.study and o.reason == opening.reason for o in known):
+        if opening.reason != self._latest_reason():
             self._ledger.record_opening(opening)
+
+    def _latest_reason(self) -> str | None:
+        """For which the study itself opened the test split last."""
+        openings = self._ledger.openings(self._data.test.fingerprint)
+        return next((o.reason for o in reversed(openings) if o.study == self._name), None)
 
     def _is_comparable(self, champion: Champion) -> bool:
         """Whether no image of this test split can have taught it: it was judged on the same."""
@@ -804,7 +852,7 @@ class StudyDirector:
             "policy": recommendation.policy,
             "trial": self.shipped.number if self.shipped else None,
             "summary": recommendation.summary,
-            "cut": self.cut,
+            **self._cut_told(),
             "verdict": asdict(verdict),
             "costs": asdict(winner.costs) if winner.costs else None,
             "champion": found,

@@ -108,13 +108,32 @@ def prepare_again(
 
 
 def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
-    """Refuses to go on with a study that has all its trials and its verdict.
+    """Refuses to go on with a study that has all its trials and its verdict, or no time for more.
 
     Raises:
         ConfigError: it has.
     """
-    if record.state is State.COMPLETED and not _has_more_to_do(record, settings):
+    more = settings.trials > int(record.settings["trials"])
+    cut_at = _cut_at_budget(record)
+    has_time = cut_at is not None and (settings.time_budget or math.inf) > cut_at
+    if more and cut_at is not None and not has_time:
+        raise ConfigError(
+            f"Study {record.name}: its --time-budget {cut_at:g} s is used up, so that no trial "
+            f"would be begun. `podium resume {record.name} --trials {settings.trials} "
+            f"--time-budget {2 * cut_at:g}` gives it more of both."
+        )
+    if record.state is State.COMPLETED and not more and not has_time:
         raise ConfigError(_ended(record))
+
+
+def _cut_at_budget(record: StudyRecord) -> float | None:
+    """The budget that ended the search of a study; None where its trials did."""
+    outcome = record.outcome or {}
+    if not outcome.get("cut"):
+        return None
+    # An older Podium recorded only that there was a cut.
+    found = outcome.get("cut_at_budget") or record.settings.get("time_budget")
+    return float(found) if found else None
 
 
 def _check_proposals_are_known(name: str) -> None:
@@ -136,24 +155,14 @@ def _check_proposals_are_known(name: str) -> None:
         )
 
 
-def _has_more_to_do(record: StudyRecord, settings: StudySettings) -> bool:
-    """Whether a study that has ended may go on: with more trials, or more time for them."""
-    if settings.trials > int(record.settings["trials"]):
-        return True
-    before = record.settings.get("time_budget")
-    was_cut = bool((record.outcome or {}).get("cut"))
-    return was_cut and (settings.time_budget or math.inf) > (before or math.inf)
-
-
 def _ended(record: StudyRecord) -> str:
-    text = (
-        f"Study {record.name} has ended. `podium resume {record.name} --trials +50` gives it "
-        "50 more trials"
-    )
-    before = record.settings.get("time_budget")
-    if before and (record.outcome or {}).get("cut"):
-        text += f", --time-budget {2 * before:g} more time for those that it did not come to"
-    return f"{text}."
+    cut_at, resume = _cut_at_budget(record), f"`podium resume {record.name}"
+    if cut_at is not None:
+        return (
+            f"Study {record.name} has ended. {resume} --time-budget {2 * cut_at:g}` gives it more "
+            "time for the trials that it did not come to."
+        )
+    return f"Study {record.name} has ended. {resume} --trials +50` gives it 50 more trials."
 
 
 def known_study(settings: StudySettings) -> StudyRecord | None:

@@ -168,7 +168,7 @@ class ReproductionDirector:
     def on_start(self, job: Job) -> None:
         """Nothing: there are no limits of time."""
 
-    def overdue(self) -> list[Job]:
+    def give_up_overdue(self) -> list[Job]:
         """None."""
         return []
 

@@ -80,7 +80,7 @@ class Director(Protocol):
         """Takes note that the worker of this job died, and whether to try once more helps."""
         ...
 
-    def overdue(self) -> Sequence[Job]:
+    def give_up_overdue(self) -> Sequence[Job]:
         """Jobs that were given up because their workers do not report; these are replaced."""
         ...
 
@@ -329,7 +329,7 @@ class _Bridge:
             asked > 1 or not self.started or time.monotonic() >= self._until
         ):
             raise KeyboardInterrupt
-        for job in self.guarded(self.director.overdue, ()):
+        for job in self.guarded(self.director.give_up_overdue, ()):
             self._replace_worker(job)
 
     def start(self, trial: Any) -> None:

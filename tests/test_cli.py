@@ -46,6 +46,18 @@ def test_every_command_explains_itself(
     assert "Usage: podium" in capsys.readouterr().out
 
 
+def test_status_tells_of_a_search_without_verdict_that_its_budget_cut_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(folder / "runs" / "ledger.db")
+    ledger.begin_study("s", {}, {"fingerprint": "f", "test_fingerprint": "t"}, 0)
+    for outcome in ({"cut": "The time budget ended it."}, {"cut": ""}):
+        ledger.set_outcome("s", outcome)
+        ledger.end_study("s", State.COMPLETED, None, 1)
+        assert _call(monkeypatch, "status s") == 0
+        assert outcome["cut"] in capsys.readouterr().out
+
+
 def test_spaces_and_data_list_what_there_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

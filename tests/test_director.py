@@ -7,15 +7,17 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from sqlalchemy import text
 
+from search.budget import CLOSING_SECONDS
 from search.data import LoadedData, load
 from search.director import HOPELESS_AFTER, VERDICT, StudyDirector
 from search.ledger import Ledger
-from search.limits import CLOSING_SECONDS, PATIENCE_SECONDS
+from search.limits import PATIENCE_SECONDS
 from search.records import (
     Assignment,
     Champion,
@@ -305,6 +307,72 @@ def test_a_baseline_that_fails_in_confirmation_fails_the_study(make: Make) -> No
     _finish(director, search, 0.9)
     with pytest.raises(StudyFailed, match="baseline failed in confirmation: diverged"):
         _confirm(director, lambda job: WorkerReport(1, final=True, failure="diverged"))
+
+
+def test_a_baseline_that_failed_is_told_before_the_finalists_are_confirmed(
+    make: Make, ledger: Ledger
+) -> None:
+    director = make(trials=1)
+    _finish(director, _begin(director), 0.9)
+    jobs = [_begin(director) for _ in range(4)]
+    own = next(job for job in jobs if job.config == SPACE.baseline_config())
+    with pytest.raises(StudyFailed, match="baseline failed in confirmation: diverged"):
+        director.on_report(own, WorkerReport(1, final=True, failure="diverged"))
+    assert ledger.trials("s")[own.number].state is State.FAILED
+
+
+@pytest.mark.parametrize(
+    ("limits", "fail", "way_out"),
+    [
+        (
+            {"trial_timeout": 60},
+            lambda director, job: director.on_report(job, _report(1, 0.5, False)),
+            "`podium resume s --trial-timeout 120`",
+        ),
+        (
+            {"retries": 0},
+            lambda director, job: director.on_crash(job, "the worker process died"),
+            "`podium resume s --retries 3`",
+        ),
+    ],
+)
+def test_a_baseline_that_a_limit_failed_is_trained_again_where_it_is_raised(
+    make: Make,
+    data: LoadedData,
+    ledger: Ledger,
+    limits: dict[str, Any],
+    fail: Callable[[StudyDirector, Job], object],
+    way_out: str,
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(trials=1, clock=clock, store=store, **limits)
+    search = _begin(director)
+    own = _begin(director)
+    assert own.config == SPACE.baseline_config()
+    _finish(director, search, 0.9)
+    clock.now += 60
+    with pytest.raises(StudyFailed, match=way_out):
+        fail(director, own)
+    director.close_open_trials("the study ended before it")
+    raised = dict.fromkeys(limits, 100)
+    resumed = make(trials=1, clock=clock, store=store, again=True, **raised)
+    resumed.restore()
+    jobs = _run(resumed, data, lambda job: 0.5)
+    again = [job for job in jobs if (job.config, job.seed) == (own.config, own.seed)]
+    assert [job.number > own.number for job in again] == [True]
+    assert ledger.trials("s")[own.number].state is State.FAILED, "its reports stay"
+    assert resumed.verdict is not None
+    assert resumed.recommendation is not None
+    assert again[0].number in resumed.recommendation.baseline.trials
+
+
+def test_a_baseline_that_no_limit_failed_is_told_to_be_changed(make: Make) -> None:
+    director = make(trials=1, retries=0)
+    _finish(director, _begin(director), 0.9)
+    jobs = [_begin(director) for _ in range(4)]
+    own = next(job for job in jobs if job.config == SPACE.baseline_config())
+    with pytest.raises(StudyFailed, match=r"out of memory.*another study with another baseline"):
+        director.on_crash(own, "out of memory", retry=False)
 
 
 def _confirm(
@@ -621,6 +689,31 @@ def test_who_passed_more_rungs_is_a_finalist_before_who_only_looked_better(
     assert confirmed == {None, 30}
 
 
+def test_the_best_trial_is_a_finalist_whatever_bracket_it_was_dealt_to(
+    make: Make, data: LoadedData
+) -> None:
+    """One of a later bracket has fewer rungs to pass."""
+    director = make(trials=3, finalists=1, max_epochs=18, scheduler="hyperband")
+    jobs = [_begin(director) for _ in range(3)]
+    assert [job.rungs for job in jobs] == [(2, 6), (2, 6), (6,)]
+    for job, accuracy in zip(jobs, (0.6, 0.6, 0.99), strict=True):
+        _finish(director, job, accuracy)
+    confirmed = {job.config for job in _run(director, data, lambda job: 0.5)}
+    assert confirmed == {SPACE.baseline_config(), jobs[2].config}
+
+
+def test_a_trial_that_patience_ended_missed_no_rung(make: Make, data: LoadedData) -> None:
+    director = make(trials=2, finalists=1, max_epochs=18)
+    long, patient = _begin(director), _begin(director)
+    for rung in long.rungs:
+        assert director.on_report(long, _report(rung, 0.5, False))
+    assert director.on_report(patient, _report(2, 0.9, False))
+    assert not director.on_report(patient, _report(5, 0.99, True))
+    _finish(director, long, 0.62)
+    confirmed = {job.config for job in _run(director, data, lambda job: 0.5)}
+    assert confirmed == {SPACE.baseline_config(), patient.config}
+
+
 def test_an_inspection_is_no_trial_of_the_ledger(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
@@ -903,6 +996,20 @@ def test_a_study_that_was_interrupted_anywhere_ends_as_if_it_had_not_been(
         assert len(ledger.openings(data.test.fingerprint)) == 1
 
 
+@pytest.mark.parametrize("failure", [None, "the model cannot be loaded again"])
+def test_rungs_are_the_same_after_a_resumption_where_a_trial_ended_at_one(
+    make: Make, failure: str | None
+) -> None:
+    """As where patience runs out just there."""
+    director = make(max_epochs=18)
+    patient, other = _begin(director), _begin(director)
+    assert not director.on_report(patient, _report(2, 0.9, True, failure=failure))
+    assert not director.on_report(other, _report(2, 0.8, False)), "one of two goes on"
+    resumed = make(max_epochs=18, again=True)
+    resumed.restore()
+    assert director.progress.rungs == resumed.progress.rungs == {2: 2}
+
+
 def test_more_trials_go_on_where_the_search_had_ended(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
@@ -942,7 +1049,59 @@ def test_another_decision_after_more_trials_is_another_look_at_the_test_split(
         _run(longer, data, lambda job: 0.9 + job.number / 1000)
         assert longer.verdict is not None
         assert longer.verdict.openings == 2
-    assert [o.reason for o in ledger.openings()] == [VERDICT, f"{VERDICT}, over 9 trials"]
+    assert [o.reason for o in ledger.openings()] == [VERDICT, f"{VERDICT}, for {_winner(ledger)}"]
+
+
+def _winner(ledger: Ledger) -> str:
+    return str(_outcome(ledger)["recommended"])
+
+
+def test_every_other_decision_is_another_look_also_after_equally_many_trials(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    winners = []
+    for budget in (150, 400, 900):
+        director = make(
+            clock=clock, store=store, again=bool(winners), trials=500, time_budget=budget
+        )
+        director.restore()
+        _timed(director, data, clock, 20.0)
+        winners.append(_winner(ledger))
+        assert director.verdict is not None
+        assert director.verdict.openings == len(winners)
+    assert len(set(winners)) == 3
+    later = [f"{VERDICT}, for {winner}" for winner in winners[1:]]
+    assert [o.reason for o in ledger.openings()] == [VERDICT, *later]
+
+
+def test_every_other_champion_is_another_look_and_the_same_one_is_not(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    looks = 0
+    for version, is_new in (("3", True), ("4", True), ("4", False), ("3", True), ("4", True)):
+        champion = _make_champion(data, version=version)
+        director = make(store=store, again=looks > 0, champion=champion)
+        director.restore()
+        _run(director, data, _accuracy)
+        looks += is_new
+        assert director.verdict is not None
+        assert director.verdict.openings == looks, version
+    against = [f"{VERDICT}, for {_winner(ledger)} against version {v}" for v in (4, 3, 4)]
+    assert [o.reason for o in ledger.openings()] == [VERDICT, *against]
+
+
+def test_a_second_look_that_was_interrupted_before_it_was_told_is_one_look(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store, champion=_make_champion(data)), data, _accuracy)
+    for _ in range(3):
+        director = make(store=store, again=True, champion=_make_champion(data, version="4"))
+        director.restore()
+        _until(director, data, Examination)
+        assert len(ledger.openings()) == 2
 
 
 def test_the_same_decision_after_more_trials_is_no_second_look(
@@ -968,6 +1127,114 @@ def test_a_confirmed_model_that_is_lost_is_trained_again(
     confirmed = [t for t in ledger.trials("s") if t.phase is Phase.CONFIRM]
     assert len(confirmed) == 12
     assert resumed.verdict is not None
+
+
+def _break_off_in_confirmation(director: StudyDirector) -> Assignment:
+    """Leaves one run of a finalist open; gives it back."""
+    while True:
+        job = _begin(director)
+        if job.phase is Phase.CONFIRM and job.config != SPACE.baseline_config():
+            director.close_open_trials("interrupted")
+            return job
+        _finish(director, job, 0.5 + job.number / 1000)
+
+
+def test_a_run_of_who_is_no_finalist_any_more_does_not_stay_open(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    left = _break_off_in_confirmation(make(store=store))
+    assert ledger.trials("s")[left.number].state is State.INTERRUPTED
+    longer = make(store=store, again=True, trials=9)
+    longer.restore()
+    jobs = _run(longer, data, lambda job: 0.9 + job.number / 1000)
+    assert jobs[0] == replace(left, begun=True)
+    assert {t.state for t in ledger.trials("s")} == {State.COMPLETED}
+    assert longer.recommendation is not None
+    ranked = {r.candidate.config for r in longer.recommendation.ranked}
+    assert left.config not in ranked, "it lacks a seed"
+    assert longer.progress.confirm_ended == longer.progress.confirm_total == 2 + 1 + 4
+
+
+def test_a_confirmation_that_was_interrupted_goes_on_under_its_number(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    left = _break_off_in_confirmation(make(store=store))
+    resumed = make(store=store, again=True)
+    resumed.restore()
+    jobs = _run(resumed, data, lambda job: 0.5 + job.number / 1000)
+    assert jobs[0] == replace(left, begun=True)
+    confirmed = [t for t in ledger.trials("s") if t.phase is Phase.CONFIRM]
+    assert [t.number for t in confirmed] == list(range(6, 12))
+    assert resumed.progress.confirm_ended == resumed.progress.confirm_total == 6
+
+
+class CountingStore(MemoryStore):
+    """Counts how often each trial's checkpoint is read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read: list[int] = []
+
+    def load_checkpoint(self, number: int) -> tuple[int, bytes]:
+        self.read.append(number)
+        return super().load_checkpoint(number)
+
+
+def test_only_what_goes_on_is_read_again_and_a_checkpoint_that_an_end_left_behind_is_dropped(
+    make: Make,
+) -> None:
+    store = CountingStore()
+    director = make(store=store)
+    first, second = _begin(director), _begin(director)
+    _finish(director, first, 0.9)
+    assert director.on_report(second, _report(2, 0.95, False, checkpoint=b"after 2"))
+    director.close_open_trials("interrupted")
+    store.save_checkpoint(first.number, 2, b"of a trial that had ended")
+    resumed = make(store=store, again=True)
+    resumed.restore()
+    assert store.read == [second.number]
+    assert store.load_checkpoint(first.number) == (0, b"")
+    assert _begin(resumed) == replace(second, checkpoint=b"after 2", begun=True)
+
+
+def test_what_a_trial_had_reached_before_an_interruption_counts_where_it_ends_soon_after(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, trials=1, time_budget=100)
+    job = _begin(director)
+    assert director.on_report(job, _report(2, 0.9, False, checkpoint=b"after 2"))
+    director.close_open_trials("interrupted")
+    resumed = make(clock=clock, store=store, again=True, trials=1, time_budget=100)
+    resumed.restore()
+    again = _begin(resumed)
+    clock.now += 100
+    assert not resumed.on_report(again, replace(_report(3, 0.9, False), totals=None))
+    jobs = _run(resumed, data, lambda job: 0.5)
+    assert job.config in {job.config for job in jobs}, "it is a finalist"
+    assert resumed.progress.best == 0.9
+
+
+def test_a_former_finalist_whose_models_are_gone_is_not_recommended(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    """It would have the best mean of all; the study cannot ship it any more."""
+    confirmed = {Phase.SEARCH: 0.5, Phase.CONFIRM: 0.9}
+    own = SPACE.baseline_config()
+    _run(
+        make(store=MemoryStore()),
+        data,
+        lambda job: 0.5 if job.config == own else confirmed[job.phase] + job.number / 1000,
+    )
+    former = _winner(ledger)
+    longer = make(store=MemoryStore(), again=True, trials=9)
+    longer.restore()
+    jobs = _run(longer, data, lambda job: 0.7 + job.number / 1000)
+    assert former not in {job.config.config_id for job in jobs}
+    assert longer.verdict is not None
+    assert _winner(ledger) != former
 
 
 # Limits: time, memory, and processes that die
@@ -1038,10 +1305,10 @@ def test_a_trial_whose_worker_says_nothing_is_given_up_and_its_worker_replaced(
     clock.now += 60
     assert not director.on_report(other, _report(6, 0.9, True)), "it was just ready"
     clock.now += PATIENCE_SECONDS - 0.1
-    assert director.overdue() == []
+    assert director.give_up_overdue() == []
     clock.now += 0.1
-    assert director.overdue() == [job]
-    assert director.overdue() == []
+    assert director.give_up_overdue() == [job]
+    assert director.give_up_overdue() == []
     first, second = ledger.trials("s")
     assert (first.state, second.state) == (State.FAILED, State.COMPLETED)
     assert "--trial-timeout 60 s; its process sent no report and was replaced" in str(first.reason)
@@ -1115,6 +1382,54 @@ def test_a_time_budget_ends_the_search_so_that_the_confirmation_fits_in(
     assert director.progress.search_total == len(searched)
 
 
+def _kept_back(director: StudyDirector, clock: Clock, budget: float) -> float:
+    """How many seconds before the end of the budget the search is cut."""
+    began = clock.now
+    while director.cut == "":
+        clock.now += 1
+        director.give_up_overdue()
+    return budget - (clock.now - began)
+
+
+@pytest.mark.parametrize(
+    ("found", "candidates"),
+    [
+        (lambda champion: (None, ""), 3),
+        (lambda champion: (champion, ""), 4),
+        (lambda champion: (replace(champion, config=None), ""), 3),
+        (lambda champion: (replace(champion, config=SPACE.baseline_config()), ""), 3),
+        (lambda champion: None, 4),
+        (lambda champion: (None, "MLflow was not reached"), 4),
+    ],
+)
+def test_time_is_kept_back_for_the_champion_where_there_is_or_may_be_one(
+    make: Make, data: LoadedData, found: Callable[[Champion], Any], candidates: int
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, trials=50, time_budget=1_000)
+    director._find_champion = lambda: found(_make_champion(data))
+    for _ in range(2):
+        director.on_report(_begin(director), _report(6, 0.9, True))
+    _begin(director)
+    needed = candidates * 2 * make_totals().wall_seconds / 2 + CLOSING_SECONDS
+    assert _kept_back(director, clock, 1_000) == pytest.approx(needed, abs=1)
+
+
+def test_time_is_kept_back_for_new_finalists_where_others_were_confirmed_before(
+    make: Make, data: LoadedData
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    _run(make(store=store), data, lambda job: 0.5 + job.number / 1000)
+    longer = make(clock=clock, store=store, again=True, trials=50, time_budget=1_000)
+    longer.restore()
+    for _ in range(2):
+        longer.on_report(_begin(longer), _report(6, 0.9, True))
+    _begin(longer)
+    seconds = make_totals().wall_seconds
+    before, needed = 12 * seconds / 2, 2 * 2 * seconds / 2 + CLOSING_SECONDS
+    assert _kept_back(longer, clock, 1_000 - before) == pytest.approx(needed, abs=1)
+
+
 def test_without_a_budget_or_with_enough_of_it_nothing_is_cut(make: Make, data: LoadedData) -> None:
     clock = Clock()
     director = make(clock=clock, time_budget=10_000)
@@ -1138,7 +1453,7 @@ def test_when_the_budget_is_used_up_running_trials_stop_at_their_next_report(
     assert isinstance(waiting, Assignment)
     assert waiting.phase is Phase.CONFIRM, "the baseline, while the other one is waited for"
     clock.now += PATIENCE_SECONDS
-    assert director.overdue() == [second]
+    assert director.give_up_overdue() == [second]
     reports = {t.number: (t.state, t.reason) for t in ledger.trials("s")}
     stopped = State.STOPPED, "--time-budget 100 s was used up"
     assert (reports[0], reports[1]) == (stopped, stopped)
@@ -1213,6 +1528,90 @@ def test_a_search_that_was_cut_stays_cut_until_the_budget_is_raised(
     assert sum(job.phase is Phase.SEARCH for job in jobs) == 4
     assert longer.cut == ""
     assert longer.verdict is not None
+
+
+def test_a_search_that_was_cut_while_nothing_ran_stays_cut(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, time_budget=100)
+    _finish(director, _begin(director), 0.9)
+    clock.now += 100
+    assert _begin(director).phase is Phase.CONFIRM
+    director.close_open_trials("interrupted")
+    resumed = make(clock=clock, store=store, again=True, time_budget=100)
+    resumed.restore()
+    jobs = _run(resumed, data, lambda job: 0.5)
+    assert {job.phase for job in jobs} == {Phase.CONFIRM}
+    assert "1 of 6 trials were begun" in resumed.cut
+
+
+def test_a_cut_that_an_older_podium_recorded_with_its_trials_only_still_stands(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, time_budget=100)
+    job = _begin(director)
+    clock.now += 100
+    assert not director.on_report(job, _report(2, 0.9, False))
+    director.close_open_trials("interrupted")
+    ledger.set_outcome("s", {})
+    resumed = make(clock=clock, store=store, again=True, time_budget=100)
+    resumed.restore()
+    assert {job.phase for job in _run(resumed, data, lambda job: 0.5)} == {Phase.CONFIRM}
+
+
+def test_a_search_only_that_was_cut_says_so_in_the_ledger_until_more_time_completed_it(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, values = Clock(), {"trials": 8, "finalists": 0}
+    _timed(make(clock=clock, time_budget=100, **values), data, clock, 20.0)
+    told = _outcome(ledger)
+    assert told["cut_at_budget"] == 100
+    assert "5 of 8 trials were begun" in told["cut"]
+    longer = make(clock=clock, again=True, time_budget=10_000, **values)
+    longer.restore()
+    assert len(_timed(longer, data, clock, 20.0)) == 3
+    assert _outcome(ledger) == {"cut": "", "cut_at_budget": None}
+
+
+def test_a_cut_is_recorded_before_any_trial_is_stopped_by_it(
+    make: Make, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    director = make(clock=clock, time_budget=100)
+    job = _begin(director)
+    director.on_crash(job, "killed")
+    clock.now += 100
+
+    def gone(*_: object) -> None:
+        raise Interrupted
+
+    monkeypatch.setattr(ledger, "end_trial", gone)
+    with pytest.raises(Interrupted):
+        director.next_job()
+    assert _outcome(ledger)["cut_at_budget"] == 100
+
+
+def test_what_was_recommended_before_a_cut_stays_until_another_verdict(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    clock, store = Clock(), MemoryStore()
+    _run(make(clock=clock, store=store, time_budget=50), data, lambda job: 0.5)
+    before = _outcome(ledger)
+    assert before["cut_at_budget"] is None
+    longer = make(clock=clock, store=store, again=True, trials=9, time_budget=50)
+    longer.restore()
+    clock.now += 100
+    assert longer.next_job() is not None
+    cut = {"cut": longer.cut, "cut_at_budget": 50}
+    assert _outcome(ledger) == {**before, **cut}
+    assert "6 of 9 trials" in longer.cut
+
+
+def _outcome(ledger: Ledger) -> dict[str, Any]:
+    study = ledger.study("s")
+    return dict((study and study.outcome) or {})
 
 
 def test_what_ran_out_of_memory_is_not_tried_again(make: Make, ledger: Ledger) -> None:

@@ -131,7 +131,7 @@ def test_a_study_that_has_ended_is_offered_more_trials(folder: Path) -> None:
 def test_a_study_that_its_budget_cut_is_offered_more_time(folder: Path) -> None:
     ledger = _begin(folder, State.COMPLETED, time_budget=60)
     ledger.set_outcome("s", {"cut": "The time budget ended it."})
-    with pytest.raises(ConfigError, match="--time-budget 120 more time"):
+    with pytest.raises(ConfigError, match="--time-budget 120` gives it more time"):
         known_study(load_settings(None, {"study": "s"}))
 
 

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from search.launch import SteadyClock
+from typing import Any
+
+import pytest
+
+from search.launch import SteadyClock, check_not_ended
+from search.ledger import StudyRecord
+from search.records import ConfigError, State
+from search.settings import StudySettings
 
 SECOND = 10**9
 
@@ -25,3 +32,40 @@ def test_time_that_a_machine_slept_counts() -> None:
     clock = SteadyClock(lambda: wall[0], lambda: 7 * SECOND)
     wall[0] += 3_600 * SECOND
     assert clock.now_ms() == 8_600_000
+
+
+# What has ended
+
+
+def _record(outcome: dict[str, Any], state: State = State.COMPLETED) -> StudyRecord:
+    """Of a study of 50 trials in 100 s."""
+    settings = StudySettings(trials=50, time_budget=100).model_dump(mode="json")
+    return StudyRecord("s", settings, {}, state, None, 0, 1, outcome, None)
+
+
+CUTS = [{"cut": "It was cut.", "cut_at_budget": 100.0}, {"cut": "It was cut, by an older Podium."}]
+
+
+@pytest.mark.parametrize("outcome", CUTS)
+def test_a_study_that_its_budget_cut_goes_on_with_more_time_only(outcome: dict[str, Any]) -> None:
+    record = _record(outcome)
+    check_not_ended(record, StudySettings(trials=50, time_budget=101))
+    check_not_ended(record, StudySettings(trials=100, time_budget=101))
+    with pytest.raises(ConfigError, match=r"has ended\. `podium resume s --time-budget 200`"):
+        check_not_ended(record, StudySettings(trials=50, time_budget=100))
+
+
+@pytest.mark.parametrize("outcome", CUTS)
+@pytest.mark.parametrize("state", [State.COMPLETED, State.INTERRUPTED])
+def test_more_trials_for_which_there_is_no_time_are_refused(
+    outcome: dict[str, Any], state: State
+) -> None:
+    with pytest.raises(ConfigError, match="`podium resume s --trials 100 --time-budget 200`"):
+        check_not_ended(_record(outcome, state), StudySettings(trials=100, time_budget=100))
+
+
+def test_a_study_that_is_past_an_earlier_cut_is_cut_no_more() -> None:
+    record = _record({"cut": "", "cut_at_budget": None, "verdict": {}})
+    check_not_ended(record, StudySettings(trials=100, time_budget=100))
+    with pytest.raises(ConfigError, match=r"--trials \+50` gives it 50 more"):
+        check_not_ended(record, StudySettings(trials=50, time_budget=1_000))

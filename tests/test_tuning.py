@@ -213,7 +213,7 @@ class Talk:
     def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
         raise AssertionError(reason)
 
-    def overdue(self) -> list[Job]:
+    def give_up_overdue(self) -> list[Job]:
         return []
 
     def interrupt(self) -> float:
