@@ -331,8 +331,8 @@ def _finish(
     if outcome:
         outcome |= {"importances": importances}
         ledger.set_outcome(name, outcome)
-    if director.package:
-        model_file = unpack(director.package, model_folder(name))
+    if director.package and director.shipped is not None:
+        model_file = unpack(director.package, model_folder(name), director.shipped.number)
     missing, where = None, launch.settings.tracking
     try:
         tracker.close(DELIVERY_SECONDS)
