@@ -220,6 +220,8 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
 def _goes_on(record: StudyRecord) -> str:
     if record.state not in (State.RUNNING, State.INTERRUPTED):
         return ""
+    if notebook := record.settings.get("notebook"):
+        return f"; it did not come to its end, `podium reproduce {notebook}` begins again"
     return f"; it has not ended, `podium resume {record.name}` goes on with it"
 
 

@@ -488,11 +488,14 @@ class _Loop(Callback):  # type: ignore[misc]
 
 
 @contextmanager
-def _watched(study: str) -> Iterator[None]:
+def _watched(way_on: str) -> Iterator[None]:
     """Ends this process where Ray's own processes on this machine die under it.
 
     Ray's client would wait for them for a minute, deaf to everything, and then abort with a stack
     trace. To end at once is as safe as to be killed: the ledger has all that was heard.
+
+    Args:
+        way_on: how the study goes on then, as a clause.
     """
     node, over = ray._private.worker._global_node, threading.Event()
 
@@ -503,8 +506,7 @@ def _watched(study: str) -> Iterator[None]:
                 sys.stdout.flush()
                 sys.stderr.write(
                     f"\npodium: Ray's own processes on this machine died ({', '.join(dead)}), as "
-                    "they do where memory runs out. What was committed is kept; "
-                    f"`podium resume {study}` goes on from there.\n"
+                    f"they do where memory runs out. What was committed is kept; {way_on}.\n"
                 )
                 sys.stderr.flush()
                 # Whoever stopped everything at once asked for that.
@@ -531,6 +533,7 @@ def run_experiment(
     cpus_per_trial: int,
     gpus_per_trial: float,
     folder: Path,
+    way_on: str,
 ) -> None:
     """Runs the director's jobs until it is finished, on `concurrent` processes from first to last.
 
@@ -542,6 +545,7 @@ def run_experiment(
         cpus_per_trial: also the number of TensorFlow's threads.
         gpus_per_trial: may be a fraction.
         folder: for what Tune writes; disposable.
+        way_on: how the study goes on where Ray breaks down under it, as a clause.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once, when each running job has reached a rung
@@ -578,7 +582,7 @@ def run_experiment(
         ),
     )
     try:
-        with _watched(folder.name), INTERRUPTIONS.deferred():
+        with _watched(way_on), INTERRUPTIONS.deferred():
             tuner.fit()
     except KeyboardInterrupt:
         if bridge.failure is None:

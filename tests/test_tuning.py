@@ -408,9 +408,9 @@ def test_what_a_study_failed_of_is_told_even_if_it_was_interrupted_then(
             raise AssertionError("it would hang")
 
     monkeypatch.setattr("search.tuning.tune.Tuner", Tuner)
-    how = {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0.0, "folder": tmp_path}
+    how = {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0.0}
     with pytest.raises(StudyFailed, match="first 5 trials"):
-        run_experiment(Doomed(), None, None, **how)  # type: ignore[arg-type]
+        run_experiment(Doomed(), None, None, folder=tmp_path, way_on="", **how)  # type: ignore[arg-type]
 
 
 # Processes that Ray kills for want of memory
