@@ -215,10 +215,10 @@ def run(
         return
     # Only somebody who sits there can be asked.
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise ConfigError(taken(known.name))
+        raise ConfigError(taken(known))
     say(f"There is a study {known.name!r} already, which has not ended.")
     if not typer.confirm("Go on with it?"):
-        raise ConfigError(taken(known.name))
+        raise ConfigError(taken(known))
     _conduct(lambda: prepare_again(known, tracking_of(known), {}), resume_study)
 
 

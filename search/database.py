@@ -51,6 +51,7 @@ DURABLE = {
 }
 DAMAGE = ("malformed", "not a database", "no such table", "no such column")
 """What SQLite says of a file that is not as it was written."""
+SOMEBODY = "another process"
 SCHEMA_LOCK = 0x506F6469756D
 STUDY_KEY = "hashtextextended('podium ' || current_schema() || ' ' || :study, 0)"
 HOLDER = text(
@@ -181,7 +182,7 @@ class Database:
             lock = self._locked(study, who)
         if lock is None:
             with self._told():
-                holder = self._holder(study)
+                holder = self._holder(study) or SOMEBODY
             raise InUse(held_by(study, holder))
         self._study_lock = study, who, lock
         try:
@@ -193,6 +194,19 @@ class Database:
                 if connection is not None:
                     connection.close()
 
+    def check_unlocked(self, study: str) -> None:
+        """Makes sure that nobody holds a study in a PostgreSQL database, and takes nothing.
+
+        Raises:
+            InUse: another process holds it; the message says which.
+        """
+        if self.path is not None:
+            return
+        with self._told():
+            holder = self._holder(study)
+        if holder is not None:
+            raise InUse(held_by(study, holder))
+
     def _locked(self, study: str, who: str) -> Connection | None:
         """A connection of its own that holds the study; None where another one does."""
         connection = self._connect().execution_options(isolation_level="AUTOCOMMIT")
@@ -203,11 +217,11 @@ class Database:
         connection.close()
         return None
 
-    def _holder(self, study: str) -> str:
+    def _holder(self, study: str) -> str | None:
         with self._connected() as connection:
             row = connection.execute(HOLDER, {"study": study}).first()
         if row is None:
-            return "another process"
+            return None
         return f"{row[0]}, since {row[1].astimezone(UTC).isoformat(timespec='seconds')}"
 
     def _keep_study_lock(self) -> None:
@@ -231,7 +245,7 @@ class Database:
             if again is None:
                 raise LedgerError(
                     f"The connection to {self.name} was lost, and meanwhile "
-                    f"{held_by(study, self._holder(study))}"
+                    f"{held_by(study, self._holder(study) or SOMEBODY)}"
                 )
             self._study_lock = study, who, again
 

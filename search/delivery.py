@@ -15,7 +15,7 @@ from search.records import ConfigError, Phase, PodiumError, State, TrackingError
 from search.registry import (
     RegisteredModel,
     artifact_link,
-    is_whole,
+    holds_recommended,
     register_recommended,
     remove_duplicates,
 )
@@ -114,8 +114,11 @@ def register_model(ledger: Ledger, tracker: Tracker, settings: TrackingSettings)
     record = find_study(ledger, tracker.study)
     outcome, folder = record.outcome or {}, model_folder(record.name)
     trial = next((t for t in ledger.trials(record.name) if t.number == outcome.get("trial")), None)
-    if trial is None or not is_whole(folder):
-        raise TrackingError(f"its model cannot be registered: {folder} is not whole.")
+    if trial is None or not holds_recommended(folder, record):
+        raise TrackingError(
+            f"its model cannot be registered: {folder} is not whole, or holds that of another "
+            "trial than the verdict's."
+        )
     name = settings.model_name(str(record.facts["data"]))
     model = register_recommended(tracker.client, name, record, trial, folder)
     remove_duplicates(tracker.client, model, tracker.run_id)
@@ -217,6 +220,8 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
 def _goes_on(record: StudyRecord) -> str:
     if record.state not in (State.RUNNING, State.INTERRUPTED):
         return ""
+    if notebook := record.settings.get("notebook"):
+        return f"; it did not come to its end, `podium reproduce {notebook}` begins again"
     return f"; it has not ended, `podium resume {record.name}` goes on with it"
 
 

@@ -70,6 +70,8 @@ class GridSampler(optuna.samplers.RandomSampler):
         """Marks what was proposed before, by parameters in the order of the space's choices."""
         self._path = [self._root]
         for name, distribution in distributions.items():
+            if distribution.single():
+                continue  # Optuna never asks a sampler about it: it is no step of a descent.
             values = grid_values(distribution)
             node = self._path[-1]
             node.width = len(values)

@@ -183,10 +183,7 @@ def known_study(settings: StudySettings) -> StudyRecord | None:
     finally:
         ledger.close()
     if "notebook" in record.settings:
-        raise ConfigError(
-            f"There is a study {name!r} already, a reproduction of {record.settings['notebook']}: "
-            "choose another --study."
-        )
+        raise ConfigError(taken(record))
     if record.state is State.COMPLETED:
         raise ConfigError(
             f"There is a study {name!r} already. {_ended(record)} Or choose another --study."
@@ -336,8 +333,8 @@ def _check_name_is_free(name: str) -> None:
     if has_ledger():
         ledger = open_ledger()
         try:
-            if ledger.study(name) is not None:
-                raise ConfigError(taken(name))
+            if (known := ledger.study(name)) is not None:
+                raise ConfigError(taken(known))
         finally:
             ledger.close()
 

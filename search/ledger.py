@@ -330,7 +330,10 @@ class Ledger:
                     )
                 )
         except IntegrityError:
-            raise ConfigError(taken(name)) from None
+            known = self.study(name)
+            if known is None:
+                raise
+            raise ConfigError(taken(known)) from None
 
     @_repeatable
     def end_study(self, name: str, state: State, reason: str | None, now_ms: int) -> None:
@@ -642,8 +645,14 @@ class Ledger:
             ]
 
 
-def taken(name: str) -> str:
+def taken(study: StudyRecord) -> str:
     """The message for a study name that is in use."""
+    name, notebook = study.name, study.settings.get("notebook")
+    if notebook is not None:
+        return (
+            f"There is a study {name!r} already, a reproduction of {notebook}. Look at it by "
+            f"`podium status {name}`, or choose another --study."
+        )
     return (
         f"There is a study {name!r} already. Go on with it by `podium resume {name}`, look at it "
         f"by `podium status {name}`, or choose another --study."

@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TextIO, cast
 
-from search.database import Database, held_by, since
+from search.database import SOMEBODY, Database, held_by, since
 from search.records import ConfigError, InUse
 
 LOCK_NAME = "lock"
@@ -45,6 +45,8 @@ def held(study: str, folder: Path, database: Database, now_ms: int) -> Iterator[
 def check_free(study: str, folder: Path, database: Database) -> None:
     """Makes sure that nobody holds the lock of a study now, and writes nothing.
 
+    A file's lock has to be taken for a moment; whoever comes just then tries again.
+
     Raises:
         InUse: another process holds it; the message says which.
     """
@@ -52,8 +54,7 @@ def check_free(study: str, folder: Path, database: Database) -> None:
         if path.exists():
             with _opened(path, "r+") as file:
                 _take(study, path, file)
-    with database.study_locked(study, _this_process()):
-        pass
+    database.check_unlocked(study)
 
 
 def _paths(study: str, folder: Path, database: Database) -> list[Path]:
@@ -89,30 +90,37 @@ def _opened(path: Path, mode: str) -> TextIO:
 
 
 def _take(study: str, path: Path, file: TextIO) -> None:
-    """Locks the file for as long as it is open."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise InUse(held_by(study, _holder(file))) from None
-    except OSError as error:
-        raise ConfigError(
-            f"The lock {path} cannot be taken: {error.strerror}. Work in a folder of a file "
-            "system that has locks."
-        ) from None
+    """Locks the file for as long as it is open.
 
-
-def _holder(file: TextIO) -> str:
-    """Who it is; whoever took it a moment ago has perhaps not written that yet."""
+    While it names nobody who lives, it is tried again a few times: somebody only looks at it, or
+    took it a moment ago and has not written that yet.
+    """
     for _ in range(LOOKS):
-        file.seek(0)
         try:
-            holder = json.loads(file.read())
-            if holder["host"] != socket.gethostname() or _lives(int(holder["pid"])):
-                return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
-        except (ValueError, KeyError, TypeError, OverflowError):
-            pass
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if holder := _holder(file):
+                raise InUse(held_by(study, holder)) from None
+        except OSError as error:
+            raise ConfigError(
+                f"The lock {path} cannot be taken: {error.strerror}. Work in a folder of a file "
+                "system that has locks."
+            ) from None
         time.sleep(SECONDS_BETWEEN_LOOKS)
-    return "another process"
+    raise InUse(held_by(study, SOMEBODY))
+
+
+def _holder(file: TextIO) -> str | None:
+    """Who it is; None where the file names nobody who lives."""
+    file.seek(0)
+    try:
+        holder = json.loads(file.read())
+        if holder["host"] != socket.gethostname() or _lives(int(holder["pid"])):
+            return f"process {holder['pid']} on {holder['host']}, since {holder['since']}"
+    except (ValueError, KeyError, TypeError, OverflowError):
+        pass
+    return None
 
 
 def _lives(pid: int) -> bool:

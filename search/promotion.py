@@ -22,7 +22,12 @@ from search.journal import (
 from search.ledger import Ledger, StudyRecord
 from search.loading import Reload
 from search.records import ConfigError, ModelVersion, PromotionRefused, State
-from search.registry import find_version, is_whole, register_recommended, version_of_study
+from search.registry import (
+    find_version,
+    holds_recommended,
+    register_recommended,
+    version_of_trial,
+)
 from search.settings import RUNS_PATH, GateSettings
 
 WORDS = 500
@@ -98,7 +103,8 @@ def find_unnamed(client: Any, ledger: Ledger, record: StudyRecord, registered_mo
     """The model of a study whose outcome names none, put on record there; "" where there is none.
 
     A study that is killed right after it registered its model leaves it so. Where it could not
-    register it, the model is registered now, from the folder of the study.
+    register it, the model is registered now, from the folder of the study. What it registered of
+    another trial, before it went on, is not the model that its outcome tells of.
 
     Args:
         client: of the registry.
@@ -106,12 +112,12 @@ def find_unnamed(client: Any, ledger: Ledger, record: StudyRecord, registered_mo
         record: of the study, with a verdict.
         registered_model: its name.
     """
-    if not record.run_id:
-        return ""
     outcome, folder = record.outcome or {}, _model_folder(record.name)
-    version = version_of_study(client, registered_model, record.name, record.run_id)
     trial = next((t for t in ledger.trials(record.name) if t.number == outcome.get("trial")), None)
-    if version is None and trial is not None and is_whole(folder):
+    if not record.run_id or trial is None:
+        return ""
+    version = version_of_trial(client, registered_model, record.name, record.run_id, trial.number)
+    if version is None and holds_recommended(folder, record):
         model = register_recommended(client, registered_model, record, trial, folder)
         version = model.version
     if version is None:
@@ -169,15 +175,20 @@ def propose(record: StudyRecord, find: Callable[[], str] = _nothing) -> Proposal
 def _without_model(record: StudyRecord) -> str:
     folder = _model_folder(record.name)
     why = "MLflow has none of it" if record.run_id else "MLflow was never reached while it ran"
-    if is_whole(folder):
+    if holds_recommended(folder, record):
         todo = (
             f"The model itself is in {folder}. Start MLflow, or correct tracking_uri in "
             f"mlflow.yaml; then `podium sync {record.name}` registers it."
         )
+    elif record.state is State.INTERRUPTED:
+        todo = (
+            f"It was interrupted before its model was in {folder}: `podium resume {record.name}` "
+            "goes on from there."
+        )
     else:
         todo = (
-            f"The model in {folder} is not whole. Run the study again, under another name, with "
-            "`podium run`."
+            f"The model in {folder} is not whole, or of another trial. Run the study again, under "
+            "another name, with `podium run`."
         )
     return f"Study {record.name} registered no model: {why}. {todo}"
 

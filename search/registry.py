@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.escaping import as_line
-from search.records import Champion, ConfigError, ModelVersion, TrackingError, one_line
+from search.records import Champion, ConfigError, ModelVersion, State, TrackingError, one_line
 from search.settings import TrackingSettings, nearest, without_password
 from search.tracking import check_tracking, connect, once, sqlite_path
 from search.unpacking import check_archive
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from search.records import TrialRecord
 
 MODEL_FILE = "data/model.keras"
+TRIAL_FILE = "trial.txt"
+"""Which trial's model a folder holds: its number."""
 CHAMPION = "champion"
 PREVIOUS = "previous-champion"
 MISSING = "RESOURCE_DOES_NOT_EXIST"
@@ -70,8 +72,13 @@ class Card:
     data: str
 
 
-def unpack(package: bytes, folder: Path) -> Path:
+def unpack(package: bytes, folder: Path, trial: int) -> Path:
     """Writes an MLflow model folder that a worker prepared; returns the `.keras` file in it.
+
+    Args:
+        package: the folder as a ZIP file.
+        folder: where to; what is there is replaced once the new one is whole.
+        trial: whose model it is.
 
     Raises:
         TrackingError: it is not such a folder.
@@ -83,6 +90,7 @@ def unpack(package: bytes, folder: Path) -> Path:
     if not is_whole(fresh):
         shutil.rmtree(fresh)
         raise TrackingError(f"{folder}: the worker prepared no model.")
+    (fresh / TRIAL_FILE).write_text(str(trial))
     # A folder that is there is whole: what is registered later is read from it.
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
@@ -225,18 +233,40 @@ def is_whole(folder: Path) -> bool:
     return (folder / MODEL_FILE).is_file() and (folder / "MLmodel").is_file()
 
 
-def version_of_study(client: MlflowClient, name: str, study: str, run_id: str) -> str | None:
-    """The newest version that a study registered; None where it registered none.
+def holds_recommended(folder: Path, record: StudyRecord) -> bool:
+    """Whether a folder is whole, and its model that of the trial which a study recommends now.
+
+    A study that goes on may recommend another trial than before, and break off before it has put
+    that one's model in the place of the earlier one.
+
+    Args:
+        folder: the study's MLflow model folder.
+        record: of the study.
+    """
+    if not is_whole(folder):
+        return False
+    try:
+        told = (folder / TRIAL_FILE).read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        # An older Podium wrote none: what is certain is that a study which completed wrote its own.
+        return record.state is State.COMPLETED
+    return told == str((record.outcome or {}).get("trial"))
+
+
+def version_of_trial(
+    client: MlflowClient, name: str, study: str, run_id: str, trial: int
+) -> str | None:
+    """The first version that a study registered of a trial's model; None where there is none.
 
     Args:
         client: of the store.
         name: of the registered model, which need not exist.
         study: its name, which a study in another folder may have too.
         run_id: the study's parent run, which no other study has.
+        trial: a study that goes on may register those of several.
     """
-    found = client.search_model_versions(f"run_id = '{run_id}'")
-    own = [v for v in found if v.name == name and v.tags.get("podium.study") == study]
-    return max((str(version.version) for version in own), key=int, default=None)
+    identity = {"podium.study": study, "podium.trial": str(trial)}
+    return next((known.version for known in _versions(client, name, run_id, identity)), None)
 
 
 def register_recommended(

@@ -13,19 +13,18 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from search.comparison import Judgement, Repetition, Row, compare, judge_notebook, protocol
 from search.delivery import tell_end, undelivered
-from search.folder import find_study, model_path, open_ledger, study_folder
+from search.folder import find_study, model_path, study_folder
 from search.gallery import Subject
 from search.illustration import Look, illustrate_reproduction, kept_model, look_into
+from search.interruption import INTERRUPTIONS
 from search.launch import Launch, begin, new_name, now_ms, prepare, study_facts
 from search.ledger import Ledger
-from search.lock import held
 from search.records import ConfigError, State, StudyFailed, TrialRecord, one_line
 from search.reproduction import ReproductionDirector, plan
 from search.selection import percent
 from search.settings import StudySettings, nearest
-from search.study import DELIVERY_SECONDS, View, conduct
+from search.study import DELIVERY_SECONDS, View, at_work, conduct, ended_anyhow
 from search.tracking import Tracker
-from search.tuning import leave_cluster
 from spaces.config import TrialConfig
 from spaces.notebooks import NOTEBOOKS, Notebook
 
@@ -119,30 +118,21 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
         full=request.full,
         seed=launch.settings.seed,
     )
-    ledger = open_ledger()
-    try:
-        with held(name, study_folder(name), ledger.database, now_ms()):
-            facts = study_facts(launch, _reference(notebook))
-            tracker = begin(launch, facts, ledger, _settings(request))
-            director = ReproductionDirector(
-                name,
-                jobs,
-                launch.data,
-                ledger,
-                lambda number, epoch, model: _keep(model_path(name, number, epoch), model),
-                now_ms=now_ms,
-                notify=tracker.wake,
-            )
-            conduct(launch, director, ledger, tracker, view)
+    with at_work(name, notebook.id) as ledger:
+        facts = study_facts(launch, _reference(notebook))
+        tracker = begin(launch, facts, ledger, _settings(request))
+        director = ReproductionDirector(
+            name,
+            jobs,
+            launch.data,
+            ledger,
+            lambda number, epoch, model: _keep(model_path(name, number, epoch), model),
+            now_ms=now_ms,
+            notify=tracker.wake,
+        )
+        conduct(launch, director, ledger, tracker, view)
+        with ended_anyhow(ledger, name):
             return _finish(request, launch, ledger, tracker, director)
-    except OSError as error:
-        raise StudyFailed(
-            f"The reproduction could not go on: {one_line(error)}. What was committed is kept, but "
-            "a reproduction is not resumed: run `podium reproduce` again."
-        ) from error
-    finally:
-        leave_cluster()
-        ledger.close()
 
 
 def _keep(path: Path, model: bytes) -> None:
@@ -193,13 +183,22 @@ def _finish(
         _illustrate(launch, ledger, rows, director)
     except Exception as error:  # noqa: BLE001 - the result stands without figures
         trouble = f"no figures: {one_line(error)}"
+    missing = None
     try:
         tracker.close(DELIVERY_SECONDS)
-        tracker.patiently(lambda: tell_end(ledger, tracker, State.COMPLETED, None, now_ms()))
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
         missing = undelivered(name, error)
+    with INTERRUPTIONS.deferred():  # MLflow and the ledger are told the same
+        if missing is None:
+            try:
+                tracker.patiently(
+                    lambda: tell_end(ledger, tracker, State.COMPLETED, None, now_ms())
+                )
+            except Exception as error:  # noqa: BLE001 - likewise
+                missing = undelivered(name, error)
+        ledger.end_study(name, State.COMPLETED, None, now_ms())
+    if missing is not None:
         trouble = f"{trouble}; {missing}" if trouble else missing
-    ledger.end_study(name, State.COMPLETED, None, now_ms())
     return Reproduced(name, tuple(rows), judgement, report, trouble)
 
 

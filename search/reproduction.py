@@ -138,6 +138,8 @@ class ReproductionDirector:
         self._models: dict[str, dict[tuple[int, int], bytes]] = {e: {} for e in self._left}
         self._examinations: list[Examination] = []
         self._examining: dict[str, Labels] = {}
+        self._later: list[Examination] = []
+        self._reexamined: set[str] = set()
         self._retried: set[int] = set()
         self.opened: tuple[Images, Labels] | None = None
         self.probabilities: dict[int, Probabilities] = {}
@@ -153,6 +155,8 @@ class ReproductionDirector:
 
     def next_job(self) -> Job | None:
         """The next examination or trial; None while to wait."""
+        if self._later:
+            return self._later.pop(0)
         if self._examinations:
             return self._begin_examination()
         if not self._queue:
@@ -199,10 +203,12 @@ class ReproductionDirector:
     def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
         """Records that a worker died; its trial is tried once more, on the same seeds.
 
-        Not where `retry` is false, because it would end in the same way.
+        So is its examination, on the images that it has. Not where `retry` is false, because it
+        would end in the same way.
         """
         if not isinstance(job, Assignment):
-            raise StudyFailed(f"The examination on the test split failed: {reason}.")
+            self._examine_again(job, reason, retry=retry)
+            return
         if retry and job.number not in self._retried:
             again = replace(job, number=next(self._numbers))
             self._retried.add(again.number)
@@ -210,6 +216,12 @@ class ReproductionDirector:
             self.progress.search_total += 1
             self._queue.insert(0, again)
         self._end(job, State.FAILED, reason)
+
+    def _examine_again(self, job: Job, reason: str, *, retry: bool) -> None:
+        if not isinstance(job, Examination) or not retry or job.name in self._reexamined:
+            raise StudyFailed(f"The examination on the test split failed: {reason}.")
+        self._reexamined.add(job.name)
+        self._later.append(job)
 
     def close_open_trials(self, reason: str) -> None:
         """Records the trials that are still open as failed, when a study ends before its end."""

@@ -7,7 +7,7 @@ import json
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -20,9 +20,10 @@ from optuna.distributions import (
     json_to_distribution,
 )
 from optuna.importance import PedAnovaImportanceEvaluator
-from optuna.samplers import BaseSampler, CmaEsSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import TrialState, create_trial
 
+from search.cma_es import CmaEsSampler
 from search.gaussian_process import GaussianProcessSampler
 from search.grid import GridExhausted, GridSampler
 from search.quasi_random import SobolSampler
@@ -172,10 +173,7 @@ class Sampler:
         """
         distributions, params = _recorded(trial.proposal)
         reports = {item.epoch: item.val_accuracy for item in epochs}
-        state = STATES.get(trial.state, TrialState.RUNNING)
-        value = trial.val_accuracy
-        if state is TrialState.COMPLETE and (value is None or math.isnan(value)):
-            state = TrialState.FAIL
+        state, value = _as_told(trial, reports)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             self._study.add_trial(
@@ -185,12 +183,13 @@ class Sampler:
                     distributions=distributions,
                     intermediate_values=reports,
                     user_attrs={"image_shape": self._shape},
-                    value=value if state is TrialState.COMPLETE else None,
+                    value=value,
                 )
             )
         if self._name == "grid":
             self._grid.visit(params, distributions)
-        self._sobol.meet(distributions)
+        # Optuna never asks a sampler about a parameter of one value.
+        self._sobol.meet(name for name, item in distributions.items() if not item.single())
         if state is TrialState.RUNNING:
             frozen = self._study.get_trials(deepcopy=False)[-1]
             self._open[trial.number] = optuna.Trial(self._study, frozen._trial_id)
@@ -263,10 +262,22 @@ class Sampler:
         if self._name == "gp":
             return GaussianProcessSampler(seed)
         if self._name == "cmaes":
-            return CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            return CmaEsSampler(seed)
         if self._name == "qmc":
             return self._sobol
         return RandomSampler(seed)
+
+
+def _as_told(trial: TrialRecord, reports: Mapping[int, float]) -> tuple[TrialState, float | None]:
+    """State and value that a trial has for Optuna once it was told of it."""
+    state, value = STATES.get(trial.state, TrialState.RUNNING), None
+    if state is TrialState.COMPLETE:
+        value = trial.val_accuracy
+    elif state is TrialState.PRUNED and reports:
+        value = reports[max(reports)]
+    if value is None or math.isnan(value):
+        return (TrialState.FAIL if state is TrialState.COMPLETE else state), None
+    return state, value
 
 
 def check_space(space: Space, image_shape: tuple[int, int, int]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -120,59 +120,84 @@ def resume_study(launch: Launch, view: View) -> Outcome:
 
 
 def _run_locked(launch: Launch, view: View, *, again: bool) -> Outcome:
-    name, settings, folder = launch.name, launch.settings, study_folder(launch.name)
+    name, settings = launch.name, launch.settings
     shape = launch.data.training.image_shape
+    with at_work(name) as ledger:
+        if again:
+            record = find_study(ledger, name)
+            check_not_ended(record, settings)
+            facts = dict(record.facts)
+        else:
+            facts = study_facts(launch, launch.space.baseline_config())
+        tracker = begin(launch, facts, ledger, {}, again=again)
+        champion = _ChampionLookup(launch, tracker)
+        director = StudyDirector(
+            name,
+            settings,
+            launch.data,
+            launch.space.baseline_config(),
+            ledger,
+            Sampler(settings.sampler, launch.space, shape, settings.seed),
+            make_scheduler(settings),
+            requirements=tuple(f"{package}=={version(package)}" for package in SHIPPED),
+            now_ms=now_ms,
+            notify=tracker.wake,
+            champion=champion.result,
+            store=FileStore(study_folder(name)),
+            concurrent=launch.concurrent,
+        )
+        if again:
+            director.restore()
+        conduct(launch, director, ledger, tracker, view)
+        with ended_anyhow(ledger, name):
+            return _finish(launch, facts, ledger, tracker, director)
+
+
+def _way_on(name: str, notebook: str | None) -> str:
+    """How a study that broke off goes on, as a clause."""
+    if notebook is not None:
+        return f"`podium reproduce {notebook}` begins again"
+    return f"`podium resume {name}` goes on from there"
+
+
+@contextmanager
+def at_work(name: str, notebook: str | None = None) -> Iterator[Ledger]:
+    """The ledger, with a study's lock held; the cluster is left afterwards, however it ends.
+
+    Args:
+        name: of the study.
+        notebook: that it reproduces; None if it is a search.
+
+    Raises:
+        StudyFailed: a file could not be written or read.
+        ConfigError: another process runs the study.
+    """
     ledger = open_ledger()
     try:
-        with held(name, folder, ledger.database, now_ms()):
-            if again:
-                record = find_study(ledger, name)
-                check_not_ended(record, settings)
-                facts = dict(record.facts)
-            else:
-                facts = study_facts(launch, launch.space.baseline_config())
-            tracker = begin(launch, facts, ledger, {}, again=again)
-            champion = _ChampionLookup(launch, tracker)
-            director = StudyDirector(
-                name,
-                settings,
-                launch.data,
-                launch.space.baseline_config(),
-                ledger,
-                Sampler(settings.sampler, launch.space, shape, settings.seed),
-                make_scheduler(settings),
-                requirements=tuple(f"{package}=={version(package)}" for package in SHIPPED),
-                now_ms=now_ms,
-                notify=tracker.wake,
-                champion=champion.result,
-                store=FileStore(folder),
-                concurrent=launch.concurrent,
-            )
-            if again:
-                director.restore()
-            conduct(launch, director, ledger, tracker, view)
-            try:
-                return _finish(launch, facts, ledger, tracker, director)
-            except BaseException as error:
-                with suppress(Exception):  # the error itself is the one to tell
-                    _end_unfinished(ledger, name, error)
-                raise
+        with held(name, study_folder(name), ledger.database, now_ms()):
+            yield ledger
     except OSError as error:
         raise StudyFailed(
             f"The study could not go on: {one_line(error)}. What was committed is kept; once there "
-            f"is space again, or whatever it lacked, `podium resume {name}` goes on from there."
+            f"is space again, or whatever it lacked, {_way_on(name, notebook)}."
         ) from error
     finally:
         leave_cluster()
         ledger.close()
 
 
-def _end_unfinished(ledger: Ledger, name: str, error: BaseException) -> None:
+@contextmanager
+def ended_anyhow(ledger: Ledger, name: str) -> Iterator[None]:
     """Records that a study broke off after its last trial, if it did not end before."""
-    if find_study(ledger, name).state is State.RUNNING:
-        by_hand = isinstance(error, KeyboardInterrupt)
-        state = State.INTERRUPTED if by_hand else State.FAILED
-        ledger.end_study(name, state, _reason(error), now_ms())
+    try:
+        yield
+    except BaseException as error:
+        with suppress(Exception):  # the error itself is the one to tell
+            if find_study(ledger, name).state is State.RUNNING:
+                by_hand = isinstance(error, KeyboardInterrupt)
+                state = State.INTERRUPTED if by_hand else State.FAILED
+                ledger.end_study(name, state, _reason(error), now_ms())
+        raise
 
 
 class _ChampionLookup:
@@ -232,7 +257,8 @@ def conduct(
     tracker.start()
     try:
         with view(director.progress, name):
-            _run(launch, director)
+            notebook = find_study(ledger, name).settings.get("notebook")
+            _run(launch, director, _way_on(name, notebook))
     except BaseException as error:
         reason = _reason(error)
         by_hand = isinstance(error, KeyboardInterrupt)
@@ -251,7 +277,7 @@ def _leaving_seconds() -> float:
     return LEAVING_SECONDS if len(INTERRUPTIONS.received) < 2 else 1.0
 
 
-def _run(launch: Launch, director: Director) -> None:
+def _run(launch: Launch, director: Director, way_on: str) -> None:
     settings = launch.settings
     try:
         run_experiment(
@@ -262,6 +288,7 @@ def _run(launch: Launch, director: Director) -> None:
             cpus_per_trial=settings.cpus_per_trial,
             gpus_per_trial=settings.gpus_per_trial,
             folder=study_folder(launch.name),
+            way_on=way_on,
         )
     except KeyboardInterrupt:
         # Once the outcome stands, an interruption costs figures only.
@@ -334,8 +361,8 @@ def _finish(
     if outcome:
         outcome |= {"importances": importances}
         ledger.set_outcome(name, outcome)
-    if director.package:
-        model_file = unpack(director.package, model_folder(name))
+    if director.package and director.shipped is not None:
+        model_file = unpack(director.package, model_folder(name), director.shipped.number)
     missing, where = None, launch.settings.tracking
     try:
         tracker.close(DELIVERY_SECONDS)

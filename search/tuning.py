@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -51,6 +51,8 @@ CONNECT_SECONDS = 4.0
 HEALTH_SECONDS = 8.0
 SAVE_SECONDS = 10.0
 """So long a worker may take for a checkpoint that it is asked for."""
+LOOK_SECONDS = 0.5
+"""So often it is looked meanwhile whether somebody asks a second time to stop."""
 REPORT = "report"
 WATCH_SECONDS = 1.0
 VITAL = {"gcs_server", "raylet"}
@@ -320,8 +322,11 @@ class _Bridge:
         """What has to be seen to several times a second.
 
         Raises:
-            KeyboardInterrupt: the study was interrupted, and nothing is to be waited for.
+            KeyboardInterrupt: nothing is to be waited for, as the study was interrupted or its
+                director failed; a worker that hangs has no limit then.
         """
+        if self.failure is not None:
+            raise KeyboardInterrupt
         asked = len(INTERRUPTIONS.received)
         if asked and self._until is None:
             self._until = time.monotonic() + self.guarded(self.director.interrupt, 0.0)
@@ -366,11 +371,15 @@ def _with_checkpoint(trial: Any, report: WorkerReport) -> WorkerReport:
     """
     if report.final or report.checkpoint is not None or not report.epochs:
         return report
+    until = time.monotonic() + SAVE_SECONDS
     try:
         asked = trial.temporary_state.ray_actor.checkpoint.remote()
-        return replace(report, checkpoint=ray.get(asked, timeout=SAVE_SECONDS))
-    except ray.exceptions.RayError:  # what was saved before stands
-        return report
+        while time.monotonic() < until and len(INTERRUPTIONS.received) == 1:
+            with suppress(ray.exceptions.GetTimeoutError):
+                return replace(report, checkpoint=ray.get(asked, timeout=LOOK_SECONDS))
+    except ray.exceptions.RayError:
+        pass
+    return report  # what was saved before stands
 
 
 class _Searcher(Searcher):  # type: ignore[misc]
@@ -431,7 +440,9 @@ class _Scheduler(FIFOScheduler):  # type: ignore[misc]
         job = bridge.jobs.get(trial.trial_id)
         if job is not None:
             text = _error_of(trial)
-            needed, reason = _memory_needed(text), f"the worker failed: {_cause_of_death(text)}"
+            # A worker that was killed while it was idle is noticed when it is given a trial.
+            needed = _memory_needed(text) if trial.trial_id in bridge.started else None
+            reason = f"the worker failed: {_cause_of_death(text)}"
             if needed is not None:
                 what = job.config.summary if isinstance(job, Assignment) else "the process"
                 reason = f"out of memory: {what} {needed}"
@@ -498,11 +509,14 @@ class _Loop(Callback):  # type: ignore[misc]
 
 
 @contextmanager
-def _watched(study: str) -> Iterator[None]:
+def _watched(way_on: str) -> Iterator[None]:
     """Ends this process where Ray's own processes on this machine die under it.
 
     Ray's client would wait for them for a minute, deaf to everything, and then abort with a stack
     trace. To end at once is as safe as to be killed: the ledger has all that was heard.
+
+    Args:
+        way_on: how the study goes on then, as a clause.
     """
     node, over = ray._private.worker._global_node, threading.Event()
 
@@ -516,7 +530,7 @@ def _watched(study: str) -> Iterator[None]:
                 why = "were ended too" if asked else "died, as they do where memory runs out"
                 sys.stderr.write(
                     f"\npodium: Ray's own processes on this machine ({', '.join(dead)}) {why}. "
-                    f"What was committed is kept; `podium resume {study}` goes on from there.\n"
+                    f"What was committed is kept; {way_on}.\n"
                 )
                 sys.stderr.flush()
                 os._exit(INTERRUPTIONS.exit_code if asked else StudyFailed.exit_code)
@@ -541,6 +555,7 @@ def run_experiment(
     cpus_per_trial: int,
     gpus_per_trial: float,
     folder: Path,
+    way_on: str,
 ) -> None:
     """Runs the director's jobs until it is finished, on `concurrent` processes from first to last.
 
@@ -552,6 +567,7 @@ def run_experiment(
         cpus_per_trial: also the number of TensorFlow's threads.
         gpus_per_trial: may be a fraction.
         folder: for what Tune writes; disposable.
+        way_on: how the study goes on where Ray breaks down under it, as a clause.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C or SIGTERM, once, when each running job has reached a rung
@@ -587,8 +603,12 @@ def run_experiment(
             verbose=0,
         ),
     )
-    with _watched(folder.name), INTERRUPTIONS.deferred():
-        tuner.fit()
+    try:
+        with _watched(way_on), INTERRUPTIONS.deferred():
+            tuner.fit()
+    except KeyboardInterrupt:
+        if bridge.failure is None:
+            raise
     if bridge.failure is not None:
         raise bridge.failure
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import io
 import os
 import shutil
 import sqlite3
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,6 +91,15 @@ def hand_made_model(folder: Path, content: bytes = b"1.0", **metadata: Any) -> P
     card.add_flavor("python_function", loader_module=__name__, data="data")
     card.save(str(folder / "MLmodel"))
     return folder
+
+
+def zipped(folder: Path) -> bytes:
+    """A model folder as a worker sends it."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in folder.rglob("*"):
+            archive.write(path, path.relative_to(folder))
+    return buffer.getvalue()
 
 
 def add_reference(folder: Path, images: NDArray[np.float32]) -> None:

@@ -204,6 +204,7 @@ def test_promote_finds_a_version_that_the_study_did_not_live_to_tell_of(desk: De
     other = hand_made_model(desk.folder / "other")
     add_version(desk.client, NAME, other, {"podium.study": "killed"})  # of another folder's study
     desk.client.set_model_version_tag(NAME, version, "podium.study", "killed")
+    desk.client.set_model_version_tag(NAME, version, "podium.trial", "3")
     desk.record("killed", UNTOLD, run_id=run_id)
     done = desk("promote", "killed")
     assert done.code == 0, done.error

@@ -221,3 +221,40 @@ def test_what_was_proposed_before_is_not_proposed_again() -> None:
     assert sorted(keys(proposed)) == sorted(every)
     with pytest.raises(GridExhausted):
         second.begin(0)
+
+
+def narrow_first(trial: optuna.Trial) -> None:
+    """As `--grid optimizer=adam --grid batch_size=10,32 --grid hidden=64,128,256` makes it."""
+    trial.suggest_categorical("optimizer", ["adam"])
+    trial.suggest_categorical("batch_size", [10, 32])
+    trial.suggest_int("fixed", 4, 4)
+    trial.suggest_categorical("hidden", [64, 128, 256])
+
+
+@pytest.mark.parametrize("cut", range(7))
+def test_an_interrupted_grid_with_a_parameter_of_one_value_repeats_and_leaves_out_nothing(
+    cut: int,
+) -> None:
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    sampler, proposed = GridSampler(), list[Params]()
+    for number in range(6):
+        if number == cut:
+            sampler = GridSampler()
+            for params in proposed:
+                sampler.visit(params, DISTRIBUTIONS)
+        sampler.begin(number)
+        trial = optuna.create_study(sampler=sampler).ask()
+        narrow_first(trial)
+        sampler.end()
+        proposed.append(trial.params)
+    assert len(set(keys(proposed))) == 6
+    with pytest.raises(GridExhausted):
+        sampler.begin(6)
+
+
+DISTRIBUTIONS: dict[str, BaseDistribution] = {
+    "optimizer": CategoricalDistribution(["adam"]),
+    "batch_size": CategoricalDistribution([10, 32]),
+    "fixed": IntDistribution(4, 4),
+    "hidden": CategoricalDistribution([64, 128, 256]),
+}

@@ -151,7 +151,7 @@ def test_a_study_that_runs_is_not_offered_and_its_holder_is_named(folder: Path) 
 def test_a_reproduction_is_not_offered(folder: Path) -> None:
     ledger = Ledger(folder / "runs" / "ledger.db")
     ledger.begin_study("s", {"notebook": "sgd-mlp"}, {}, 0)
-    with pytest.raises(ConfigError, match="reproduction of sgd-mlp: choose another --study"):
+    with pytest.raises(ConfigError, match=r"reproduction of sgd-mlp.*choose another --study"):
         known_study(load_settings(None, {"study": "s"}))
 
 

@@ -240,6 +240,14 @@ def test_how_a_study_ended_is_recorded(ledger: Ledger) -> None:
     assert study.run_id == "run-1"
 
 
+def test_the_name_of_a_reproduction_is_not_said_to_be_resumable(ledger: Ledger) -> None:
+    ledger.begin_study("again", {"notebook": "mnist_mlp"}, {}, 1)
+    with pytest.raises(ConfigError, match="a reproduction of mnist_mlp") as error:
+        ledger.begin_study("again", {}, {}, 2)
+    assert "podium resume" not in str(error.value)
+    assert "choose another --study" in str(error.value)
+
+
 def test_a_study_name_that_is_taken_is_refused_with_the_way_out(ledger: Ledger) -> None:
     with pytest.raises(ConfigError) as caught:
         ledger.begin_study(STUDY, {"trials": 9}, {}, now_ms=500)

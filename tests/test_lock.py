@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -11,12 +12,13 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from search.database import Database
-from search.lock import LOCK_NAME, held
-from search.records import ConfigError, LedgerError
+from search.lock import LOCK_NAME, check_free, held
+from search.records import ConfigError, InUse, LedgerError
 from tests.postgres import Server
 
 ROOT = Path(__file__).parents[1]
@@ -174,6 +176,36 @@ def test_a_folder_in_place_of_the_lock_is_told(folder: Path, database: Database)
         _take(folder, database)
 
 
+@pytest.mark.parametrize("left", ["", "the dead"])
+def test_whoever_only_looks_at_a_lock_just_then_does_not_keep_its_owner_out(
+    folder: Path, database: Database, monkeypatch: pytest.MonkeyPatch, left: str
+) -> None:
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    holder = {"pid": dead.pid, "host": socket.gethostname(), "since": "then"}
+    (folder / LOCK_NAME).write_text(json.dumps(holder) if left else "")
+    looking = (folder / LOCK_NAME).open()
+    fcntl.flock(looking, fcntl.LOCK_EX)
+    clock = SimpleNamespace(sleep=lambda _: looking.close())
+    monkeypatch.setattr("search.lock.time", clock)
+    _take(folder, database)
+    assert looking.closed
+
+
+def test_a_lock_whose_holder_lives_is_refused_without_a_wait(
+    folder: Path, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(_: float) -> None:
+        pytest.fail("waited")
+
+    with held(STUDY, folder, database, 1_000):
+        monkeypatch.setattr("search.lock.time", SimpleNamespace(sleep=sleep))
+        for take in (_take, lambda *place: check_free(STUDY, *place)):
+            with pytest.raises(InUse, match=f"process {os.getpid()} on "):
+                take(folder, database)
+    check_free(STUDY, folder, database)
+
+
 def test_folders_that_share_a_file_share_the_lock(tmp_path: Path) -> None:
     database = Database(tmp_path / "shared.db")
     folders = [tmp_path / name / "runs" / "studies" / STUDY for name in ("one", "other")]
@@ -232,6 +264,19 @@ def test_machines_that_share_a_server_run_a_study_once_and_the_dead_are_followed
             time.sleep(0.05)
     database.close()
     other_schema.close()
+
+
+def test_a_look_at_a_study_on_a_server_takes_nothing_and_tells_who_holds_it(
+    server: Server, folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = server.new_place()
+    first, second = Database(place), Database(place)
+    with first.study_locked(STUDY, "the first"), pytest.raises(InUse, match="run by the first"):
+        check_free(STUDY, folders[1], second)
+    monkeypatch.setattr(second, "_locked", lambda *_: pytest.fail("took it"))
+    check_free(STUDY, folders[1], second)
+    first.close()
+    second.close()
 
 
 def test_a_study_stays_locked_after_its_server_was_started_again(server: Server) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,15 +13,26 @@ from typing import Any
 import mlflow
 import pytest
 
+from search.delivery import make_tracker, register_model
+from search.folder import find_study
 from search.gates import Gate
 from search.journal import TAG, Entry, carry_out, next_entry, read_standing
-from search.ledger import StudyRecord
+from search.ledger import Ledger, StudyRecord
 from search.loading import Reload
-from search.promotion import Change, Order, Proposal, promote, propose, rollback
+from search.promotion import (
+    Change,
+    Order,
+    Proposal,
+    find_unnamed,
+    promote,
+    propose,
+    rollback,
+)
 from search.records import ConfigError, PromotionRefused, State, TrackingError
-from search.registry import CHAMPION, PREVIOUS
+from search.registry import CHAMPION, MODEL_FILE, PREVIOUS, unpack
 from search.settings import GateSettings
-from tests.stores import new_store, registered_state, restore, snapshot
+from tests import unsynced
+from tests.stores import hand_made_model, new_store, registered_state, restore, snapshot, zipped
 
 NOTHING_ASKED = GateSettings(
     min_accuracy=None,
@@ -802,3 +813,85 @@ def test_a_study_without_a_model_says_what_to_do(values: dict[str, Any], said: s
         propose(record(**values))
     assert error.value.exit_code == 2
     assert "podium" in str(error.value)
+
+
+# A study that was resumed, and recommends another trial now
+
+
+@pytest.fixture
+def resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    """MLflow has the model of trial 1; the verdict is of trial 2, and MLflow was away since."""
+    monkeypatch.chdir(tmp_path)
+    before = mlflow.get_tracking_uri()
+    new_store(tmp_path)
+    ledger = unsynced.ended(tmp_path)
+    settings = unsynced.tracking(tmp_path)
+    tracker = make_tracker(ledger, find_study(ledger, unsynced.STUDY), settings)
+    tracker.deliver()
+    assert register_model(ledger, tracker, settings).version == "1"
+    unsynced.add_trial(ledger, unsynced.STUDY, 2, State.COMPLETED)
+    outcome = find_study(ledger, unsynced.STUDY).outcome or {}
+    ledger.set_outcome(unsynced.STUDY, {k: v for k, v in outcome.items() if k != "model"} | NEWER)
+    yield ledger
+    ledger.close()
+    mlflow.set_tracking_uri(before)
+
+
+NEWER = {"trial": 2}
+
+
+def found(ledger: Ledger) -> str:
+    record = find_study(ledger, unsynced.STUDY)
+    return find_unnamed(mlflow.MlflowClient(), ledger, record, "podium-pets")
+
+
+def shipped(folder: Path, trial: int) -> None:
+    package = zipped(hand_made_model(folder / "package", str(trial).encode()))
+    unpack(package, folder / "runs" / "studies" / unsynced.STUDY / "model", trial)
+
+
+def test_the_model_of_the_winner_of_before_is_not_promoted_on_the_figures_of_the_new_one(
+    resumed: Ledger, tmp_path: Path
+) -> None:
+    shipped(tmp_path, 2)
+    assert found(resumed) == "models:/podium-pets/2"
+    version = mlflow.MlflowClient().get_model_version("podium-pets", "2")
+    assert version.tags["podium.trial"] == "2"
+    local = Path(mlflow.artifacts.download_artifacts("models:/podium-pets/2"))
+    assert (local / MODEL_FILE).read_bytes() == b"2"
+    assert (find_study(resumed, unsynced.STUDY).outcome or {})["model"] == "models:/podium-pets/2"
+
+
+def test_a_folder_with_the_model_of_another_trial_is_not_registered_for_the_winner(
+    resumed: Ledger, tmp_path: Path
+) -> None:
+    shipped(tmp_path, 1)
+    assert found(resumed) == ""
+    with pytest.raises(ConfigError, match="is not whole"):
+        propose(find_study(resumed, unsynced.STUDY), lambda: found(resumed))
+    settings = unsynced.tracking(tmp_path)
+    tracker = make_tracker(resumed, find_study(resumed, unsynced.STUDY), settings)
+    tracker.deliver()
+    with pytest.raises(TrackingError, match="is not whole"):
+        register_model(resumed, tracker, settings)
+
+
+def test_whose_a_folder_of_an_older_podium_is_is_not_guessed_where_the_study_broke_off(
+    resumed: Ledger,
+) -> None:
+    """It wrote no number: what is there may be of the verdict before."""
+    resumed.reopen_study(unsynced.STUDY, find_study(resumed, unsynced.STUDY).settings)
+    resumed.end_study(unsynced.STUDY, State.INTERRUPTED, "interrupted", 2)
+    assert found(resumed) == ""
+    with pytest.raises(ConfigError, match=f"`podium resume {unsynced.STUDY}`"):
+        propose(find_study(resumed, unsynced.STUDY), lambda: found(resumed))
+
+
+def test_a_model_in_its_folder_and_in_the_registry_is_found_by_its_trial(
+    resumed: Ledger, tmp_path: Path
+) -> None:
+    record = find_study(resumed, unsynced.STUDY)
+    resumed.set_outcome(unsynced.STUDY, {**(record.outcome or {}), "trial": 1})
+    shipped(tmp_path, 1)
+    assert found(resumed) == "models:/podium-pets/1"
+    assert len(mlflow.MlflowClient().search_model_versions("name = 'podium-pets'")) == 1

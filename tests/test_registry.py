@@ -106,7 +106,7 @@ def test_a_package_without_a_model_is_refused(tmp_path: Path) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("MLmodel", "")
     with pytest.raises(TrackingError, match="no model"):
-        unpack(path.read_bytes(), tmp_path / "model")
+        unpack(path.read_bytes(), tmp_path / "model", 3)
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from mlflow.entities import Run
 
 from search import reproduce
 from search.data import LoadedData, TestLock, TrainingData
-from search.delivery import UNUSED_BY_NOTEBOOKS
+from search.delivery import UNUSED_BY_NOTEBOOKS, left
 from search.escaping import as_line
 from search.launch import Launch
 from search.ledger import Ledger
@@ -185,7 +185,7 @@ def rehearsal(data: LoadedData, ledger: Ledger, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(reproduce, "begin", begin)
     monkeypatch.setattr(reproduce, "conduct", conduct)
     monkeypatch.setattr(reproduce, "_illustrate", lambda *_: [])
-    monkeypatch.setattr(reproduce, "leave_cluster", lambda: found.left.append("left"))
+    monkeypatch.setattr("search.study.leave_cluster", lambda: found.left.append("left"))
     return found
 
 
@@ -308,6 +308,38 @@ def test_a_reproduction_that_breaks_off_leaves_the_cluster_and_writes_no_report(
         rehearsal.run(Request(NOTEBOOK))
     assert rehearsal.left == ["left"]
     assert not Path("runs/studies/again/report.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "error", "told", "state"),
+    [
+        ("_illustrate", KeyboardInterrupt(), KeyboardInterrupt, State.INTERRUPTED),
+        ("render", OSError(28, "No space left on device"), StudyFailed, State.FAILED),
+        ("tell_end", KeyboardInterrupt(), KeyboardInterrupt, State.INTERRUPTED),
+    ],
+)
+def test_a_reproduction_that_breaks_off_after_its_last_trial_is_not_left_running(
+    rehearsal: Rehearsal,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    part: str,
+    error: BaseException,
+    told: type[BaseException],
+    state: State,
+) -> None:
+    def broken(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(reproduce, part, broken)
+    with pytest.raises(told) as raised:
+        rehearsal.run(Request(NOTEBOOK))
+    record = ledger.study("again")
+    assert record is not None
+    assert record.state is state
+    assert left(ledger, record).ending, "MLflow would never hear of its end"
+    assert rehearsal.left == ["left"]
+    if told is StudyFailed:
+        assert "`podium reproduce homemade` begins again" in str(raised.value)
 
 
 # Several studies

@@ -548,11 +548,32 @@ def test_an_examination_that_fails_fails_the_study(make: Make, data: LoadedData)
         director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
 
 
-def test_an_examination_whose_worker_dies_fails_the_study(make: Make, data: LoadedData) -> None:
+def test_an_examination_whose_worker_died_is_handed_out_once_more_without_another_opening(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make(A, B, seeds=1)
+    fake = FakeWorker(director, data)
+    job = _until_examination(director, fake)
+    director.on_crash(job, "killed")
+    assert not director.is_finished()
+    assert director.next_job() is job
+    fake.examine(job)
+    fake.run()
+    assert len(ledger.openings()) == 2
+    assert all(trial.tests for trial in ledger.trials(STUDY))
+
+
+@pytest.mark.parametrize(("deaths", "retry"), [(2, True), (1, False)])
+def test_an_examination_whose_worker_dies_twice_or_for_a_lasting_reason_fails_the_study(
+    make: Make, data: LoadedData, deaths: int, retry: bool
+) -> None:
     director = make(A, seeds=1)
     job = _until_examination(director, FakeWorker(director, data))
-    with pytest.raises(StudyFailed, match=r"examination on the test split failed: killed"):
+    for _ in range(deaths - 1):
         director.on_crash(job, "killed")
+        assert director.next_job() is job
+    with pytest.raises(StudyFailed, match=r"examination on the test split failed: killed"):
+        director.on_crash(job, "killed", retry=retry)
 
 
 def test_a_reproduction_that_ends_early_leaves_no_trial_open(make: Make, ledger: Ledger) -> None:

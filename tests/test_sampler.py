@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 
 import optuna
 import pytest
 from optuna.trial import TrialState
 
-from search.records import ConfigError, State
+from search.records import ConfigError, EpochReport, State, TrialRecord
 from search.sampler import Sampler, check_space, choices, derived_seed
 from search.settings import SAMPLERS
 from search.space import find_space, open_space
 from spaces.config import TrialConfig
-from tests.builders import make_epoch, make_space
+from tests.builders import make_epoch, make_space, make_totals, make_trial
 
 SHAPE = (8, 8, 1)
 TRIALS = 14
@@ -237,6 +238,72 @@ def test_quasi_random_search_varies_parameters_that_only_some_trials_have() -> N
         for units, found in zip(config.hidden, seen, strict=False):
             found.add(units)
     assert min(len(found) for found in seen) > 1
+
+
+# Interruptions
+
+
+def lived(name: str, trials: int, cut: int | None = None) -> list[TrialConfig | None]:
+    """What is proposed with three trials at a time, the newest of which ends first.
+
+    Args:
+        name: of the sampler.
+        trials: to be proposed.
+        cut: before this proposal all is lost but what the ledger keeps; None: never.
+    """
+    sampler = Sampler(name, make_space(open_ended), SHAPE, 5)
+    records: dict[int, TrialRecord] = {}
+    reports: dict[int, list[EpochReport]] = {}
+    open_: list[int] = []
+    configs: list[TrialConfig | None] = []
+    for number in range(trials):
+        if number == cut:
+            sampler = Sampler(name, make_space(open_ended), SHAPE, 5)
+            for trial in records.values():
+                sampler.restore(trial, reports[trial.number])
+        config = sampler.ask(number)
+        configs.append(config)
+        assert config is not None
+        records[number] = make_trial(
+            number,
+            config=config,
+            state=State.RUNNING,
+            totals=None,
+            proposal=sampler.proposal(number),
+        )
+        value = score(config)
+        reports[number] = [make_epoch(n, val_accuracy=value * n / 3) for n in (1, 2)]
+        sampler.report(number, reports[number])
+        open_.append(number)
+        if len(open_) == 3:
+            ended, state = open_.pop(), ending(number)
+            if number % 10 == 2:  # stopped where it had diverged
+                reports[ended].append(make_epoch(3, val_accuracy=math.nan))
+                sampler.report(ended, reports[ended][-1:])
+            accuracy = score(records[ended].config)
+            totals = make_totals(val_accuracy=accuracy)
+            records[ended] = replace(records[ended], state=state, totals=totals)
+            sampler.tell(ended, state, accuracy)
+    return configs
+
+
+def open_ended(trial: optuna.Trial) -> TrialConfig:
+    """As `small`, and with a parameter of one value, too many combinations for 26."""
+    config = small(trial)
+    patience = trial.suggest_int("patience", 7, 7)
+    dropout = trial.suggest_float("dropout", 0.0, 0.5)
+    return config.model_copy(update={"patience": patience, "dropout": dropout})
+
+
+undisturbed = functools.cache(lived)
+
+
+@pytest.mark.parametrize("cut", [7, 13, 24])
+@every_sampler
+def test_a_sampler_that_was_interrupted_proposes_what_an_undisturbed_one_does(
+    name: str, cut: int
+) -> None:
+    assert lived(name, 26, cut) == undisturbed(name, 26)
 
 
 # The grid

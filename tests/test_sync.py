@@ -151,6 +151,18 @@ def test_a_study_whose_process_died_is_delivered_as_far_as_it_came(desk: Desk) -
     assert parent["info"][1] == "RUNNING"
 
 
+def test_a_reproduction_that_broke_off_is_not_said_to_go_on(desk: Desk) -> None:
+    ledger = begin(desk.folder)
+    settings = {**find_study(ledger, STUDY).settings, "notebook": "mnist_mlp"}
+    ledger.reopen_study(STUDY, settings)
+    ledger.end_study(STUDY, State.INTERRUPTED, "interrupted", ENDED)
+    for _ in range(2):  # delivered, and nothing to deliver
+        done = desk("sync", STUDY)
+        assert done.code == 0, done.err
+        assert "`podium reproduce mnist_mlp` begins again" in done.out
+        assert "podium resume" not in done.out
+
+
 def test_a_study_that_is_being_run_is_left_to_its_process(desk: Desk) -> None:
     ended(desk.folder).close()
     folder = desk.folder / "runs" / "studies" / STUDY

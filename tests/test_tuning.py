@@ -17,13 +17,15 @@ import ray
 from ray.air.execution._internal.actor_manager import RayActorManager
 
 from search.interruption import Interruptions
-from search.records import ConfigError, Job, WorkerReport
+from search.records import ConfigError, Job, StudyFailed, WorkerReport
 from search.tuning import (
     Cluster,
     _Bridge,
     _memory_needed,
+    _Scheduler,
     _Searcher,
     _with_lack_of_memory,
+    run_experiment,
 )
 from tests.builders import make_assignment, make_epoch, make_report, make_totals
 from tests.running import ROOT, podium, serving, start
@@ -35,6 +37,10 @@ def suggest(trial):
 def baseline():
     return TrialConfig()
 def build(config, input_shape, classes):
+    import os, time
+    if os.path.exists("HANG_MARK"):
+        os.remove("HANG_MARK")
+        time.sleep(10_000)
     raise RuntimeError("no network today")
 """
 OWN = """
@@ -61,10 +67,16 @@ def build(config, input_shape, classes):
 def test_when_every_trial_fails_the_study_ends_with_3_and_the_shared_reason(
     tmp_path: Path,
 ) -> None:
-    (tmp_path / "failing.py").write_text(FAILING)
+    """Even while a worker hangs."""
+    mark = tmp_path / "hang"
+    mark.touch()
+    (tmp_path / "failing.py").write_text(FAILING.replace("HANG_MARK", str(mark)))
     finished = podium(
-        "run", "--study", "doomed", "--space", "failing.py", "--trials", "50", folder=tmp_path
+        *["run", "--study", "doomed", "--space", "failing.py", "--trials", "50"],
+        *["--concurrent", "2"],
+        folder=tmp_path,
     )
+    assert not mark.exists(), "no worker hung"
     assert finished.code == 3
     assert "first 5 trials all failed" in finished.err
     assert "no network today" in finished.err
@@ -323,6 +335,84 @@ def test_a_worker_that_cannot_save_any_more_leaves_its_last_checkpoint(
     assert loop.talk.reports[0].checkpoint is None
 
 
+def test_a_second_signal_ends_the_wait_for_a_checkpoint_within_a_second(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+
+    def slow(value: object, timeout: float) -> bytes:
+        waited.append(timeout)
+        loop.now += timeout
+        loop.signals.received.append(signal.SIGINT)
+        raise ray.exceptions.GetTimeoutError
+
+    monkeypatch.setattr(ray, "get", slow)
+    loop.signals.received.append(signal.SIGINT)
+    loop.bridge.tick()
+    loop.hear(0)
+    assert sum(waited) <= 1.0
+    assert loop.talk.reports[0].checkpoint is None
+
+
+def test_a_checkpoint_is_waited_for_for_10_s(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
+    def slow(value: bytes, timeout: float) -> bytes:
+        loop.now += timeout
+        if loop.now < comes_after:
+            raise ray.exceptions.GetTimeoutError
+        return value
+
+    comes_after = 9.0
+    monkeypatch.setattr(ray, "get", slow)
+    loop.signals.received.append(signal.SIGINT)
+    loop.bridge.tick()
+    loop.hear(0)
+    comes_after = 1_000.0
+    loop.hear(1)
+    assert [report.checkpoint for report in loop.talk.reports] == [b"asked for", None]
+    assert loop.now < 21
+
+
+# Errors of the director
+
+
+class Doomed(Talk):
+    """Fails for good at the first report; its other trial says nothing any more."""
+
+    def on_report(self, job: Job, report: WorkerReport) -> bool:
+        raise StudyFailed("the first 5 trials all failed")
+
+
+def test_a_worker_that_says_nothing_does_not_keep_a_study_that_has_failed(loop: Loop) -> None:
+    loop.bridge.director = Doomed()
+    assert not loop.hear(0)
+    assert len(loop.bridge.started) == 1
+    with pytest.raises(KeyboardInterrupt):
+        loop.bridge.tick()
+
+
+@pytest.mark.parametrize("signals", [0, 1, 2])
+def test_what_a_study_failed_of_is_told_even_if_it_was_interrupted_then(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, signals: int
+) -> None:
+    class Tuner:
+        def __init__(self, _: object, *, tune_config: Any, run_config: Any) -> None:
+            self.searcher, self.loop = tune_config.search_alg, run_config.callbacks[0]
+
+        def fit(self) -> None:
+            trial = loop.trials[0]
+            assert self.searcher.suggest(trial.trial_id)
+            self.loop.on_trial_start(0, [], trial)
+            self.loop._bridge.hear(trial, make_report(make_epoch(1)))
+            loop.signals.received += [signal.SIGINT] * signals
+            self.loop.on_step_begin(1, [])
+            raise AssertionError("it would hang")
+
+    monkeypatch.setattr("search.tuning.tune.Tuner", Tuner)
+    how = {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0.0}
+    with pytest.raises(StudyFailed, match="first 5 trials"):
+        run_experiment(Doomed(), None, None, folder=tmp_path, way_on="", **how)  # type: ignore[arg-type]
+
+
 # Processes that Ray kills for want of memory
 
 KILLED = """Failure # 1 (occurred at 2026-01-01_00-00-00)
@@ -355,3 +445,31 @@ def test_tune_is_told_of_such_a_process_as_of_one_that_died() -> None:
     failed(None, ray.exceptions.RayActorError(error_msg="died"))
     assert [type(error) for error in told] == [ray.exceptions.RayActorError] * 2
     assert [str(error) for error in told] == [KILLED, "died"]
+
+
+class Crashes(Talk):
+    """Remembers what it was told of workers that died."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[tuple[str, bool]] = []
+
+    def on_crash(self, job: Job, reason: str, *, retry: bool = True) -> None:
+        self.told.append((reason, retry))
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_trial_that_never_ran_is_not_blamed_for_the_memory_that_its_worker_was_killed_for(
+    loop: Loop, tmp_path: Path, started: bool
+) -> None:
+    """Ray kills idle workers too, which Tune notices when it gives them the next trial."""
+    crashes = loop.bridge.director = Crashes()
+    trial = loop.trials[0]
+    trial.error_file = tmp_path / "error.txt"
+    trial.error_file.write_text(KILLED)
+    if not started:
+        del loop.bridge.started[trial.trial_id]
+    _Scheduler(loop.bridge).on_trial_error(None, trial)
+    [(reason, retry)] = crashes.told
+    assert retry is not started
+    assert reason.startswith("out of memory: ") is started

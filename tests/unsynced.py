@@ -51,11 +51,11 @@ def begin(folder: Path, uri: str = "", study: str = STUDY) -> Ledger:
     (folder / "runs" / "studies" / study).mkdir(parents=True)
     settings = StudySettings(tracking=tracking(folder, uri)).model_dump(mode="json")
     ledger.begin_study(study, settings, FACTS, STARTED)
-    _add_trial(ledger, study, 0, State.STOPPED)
+    add_trial(ledger, study, 0, State.STOPPED)
     return ledger
 
 
-def _add_trial(ledger: Ledger, study: str, number: int, state: State) -> None:
+def add_trial(ledger: Ledger, study: str, number: int, state: State) -> None:
     started = STARTED + 1_000 * number
     if number >= len(ledger.trials(study)):
         config = TrialConfig(hidden=(16 + number,))
@@ -79,7 +79,7 @@ def _end_trial(ledger: Ledger, study: str, number: int, state: State) -> None:
 def ended(folder: Path, uri: str = "", study: str = STUDY) -> Ledger:
     """A study with a verdict, a model, a report and figures, of which MLflow knows nothing."""
     ledger = begin(folder, uri, study)
-    _add_trial(ledger, study, 1, State.COMPLETED)
+    add_trial(ledger, study, 1, State.COMPLETED)
     own = folder / "runs" / "studies" / study
     hand_made_model(own / "model", classes=["cat", "dog"], image_shape=[2, 3, 1], data="pets")
     (own / "report.html").write_text("<html>The report</html>")
@@ -97,7 +97,7 @@ def ended(folder: Path, uri: str = "", study: str = STUDY) -> Ledger:
 def interrupted(folder: Path, uri: str = "") -> Ledger:
     """A study that was interrupted and told, and then taken up again: one trial goes on."""
     ledger = begin(folder, uri)
-    _add_trial(ledger, STUDY, 1, State.INTERRUPTED)
+    add_trial(ledger, STUDY, 1, State.INTERRUPTED)
     ledger.end_study(STUDY, State.INTERRUPTED, "interrupted", ENDED - 1_000)
     record = find_study(ledger, STUDY)
     tracker = make_tracker(ledger, record, tracking(folder, uri))
@@ -116,7 +116,7 @@ def go_on(folder: Path) -> None:
     ledger.append(STUDY, 1, make_report(make_epoch(4, timestamp_ms=STARTED + 1_004)))
     if ledger.trials(STUDY)[1].state is State.RUNNING:
         _end_trial(ledger, STUDY, 1, State.COMPLETED)
-    _add_trial(ledger, STUDY, 2, State.RUNNING)
+    add_trial(ledger, STUDY, 2, State.RUNNING)
     tracker.deliver()
     ledger.append(STUDY, 2, make_report(make_epoch(4, timestamp_ms=STARTED + 2_004)))
     if ledger.trials(STUDY)[2].state is State.RUNNING:
