@@ -498,7 +498,10 @@ def sync(
         return
     waiting = [record for record in ledger.studies() if left(ledger, record)]
     if not waiting:
-        say("Nothing to deliver: MLflow has all of every study here.")
+        say(
+            "Nothing to deliver: MLflow was told all of every study here. What it has lost since, "
+            "`podium sync STUDY` delivers again."
+        )
     trouble = None
     for record in waiting:
         try:

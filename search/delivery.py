@@ -197,12 +197,10 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         )
     with held(study, folder, ledger.database, now_ms):
         record = find_study(ledger, study)
-        missing = left(ledger, record)
-        if not missing:
-            return f"{study}: nothing to deliver{_goes_on(record)}."
         check_tracking(settings)
+        tracker = make_tracker(ledger, record, settings)
         try:
-            said = _deliver(ledger, record, settings, missing)
+            said = _deliver(ledger, record, settings, tracker)
         except PodiumError:
             raise
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
@@ -220,9 +218,14 @@ def _goes_on(record: StudyRecord) -> str:
     return f"; it has not ended, `podium resume {record.name}` goes on with it"
 
 
-def _deliver(ledger: Ledger, record: StudyRecord, settings: TrackingSettings, missing: Left) -> str:
-    tracker = make_tracker(ledger, record, settings)
-    refusal = None
+def _deliver(
+    ledger: Ledger, record: StudyRecord, settings: TrackingSettings, tracker: Tracker
+) -> str:
+    # Before it is asked what MLflow lacks: a store may have lost what it was told.
+    tracker.patiently(tracker.reach)
+    missing, refusal = left(ledger, record), None
+    if not missing:
+        return "nothing to deliver"
     try:
         tracker.patiently(tracker.deliver)
     except Exception as error:

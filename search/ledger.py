@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -586,6 +586,24 @@ class Ledger:
         """Records the trial's run in MLflow."""
         with self._database.written() as connection:
             connection.execute(update(_trials).where(_one(study, number)).values(run_id=run_id))
+
+    @_repeatable
+    def forget_delivery(self, study: str, numbers: Collection[int] | None = None) -> None:
+        """Records that MLflow has nothing any more of some trials of a study; None: of all of it.
+
+        They are delivered again, to other runs.
+        """
+        with self._database.written() as connection:
+            for table in (_trials, _epochs):
+                which = table.c.study == study
+                if numbers is not None:
+                    which &= table.c.number.in_(numbers)
+                values = {"delivered": False} | ({"run_id": None} if table is _trials else {})
+                connection.execute(update(table).where(which).values(**values))
+            if numbers is None:
+                connection.execute(delete(_told).where(_told.c.study == study))
+                run = update(_studies).where(_studies.c.name == study).values(run_id=None)
+                connection.execute(run)
 
     @_repeatable
     def mark_delivered(self, study: str, delivery: Delivery) -> None:

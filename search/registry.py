@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from search.escaping import as_line
 from search.records import Champion, ConfigError, ModelVersion, TrackingError, one_line
 from search.settings import TrackingSettings, nearest, without_password
-from search.tracking import check_tracking, connect, once, sqlite_path
+from search.tracking import check_tracking, connect, is_missing, once, sqlite_path
 from search.unpacking import check_archive
 from spaces.config import TrialConfig
 
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 MODEL_FILE = "data/model.keras"
 CHAMPION = "champion"
 PREVIOUS = "previous-champion"
-MISSING = "RESOURCE_DOES_NOT_EXIST"
 PAGE = 100
 IDENTITY = ("podium.study", "podium.trial")
 """Tags that tell which model it is, together with the run that it came from."""
@@ -346,7 +345,7 @@ def _found(get: Any, *key: str) -> Any:
     try:
         return get(*key)
     except MlflowException as error:
-        if error.error_code != MISSING:
+        if not is_missing(error):
             raise
         return None
 

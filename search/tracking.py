@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from search.ledger import Delivery, Ledger
+from search.ledger import Delivery, Ledger, StudyRecord
 from search.records import Measures, Opening, State, TrackingError, TrialRecord, one_line
 from search.settings import TrackingSettings, without_password
 
@@ -43,6 +43,7 @@ LAST_RETRY_SECONDS = 0.5
 GIVE_UP_SECONDS = 15.0
 """Nobody who waits for MLflow waits longer than this while nothing gets through."""
 ATTEMPTS = 4
+MISSING = "RESOURCE_DOES_NOT_EXIST"
 RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 RUN_STATUS = {
     State.COMPLETED: "FINISHED",
@@ -167,6 +168,11 @@ def is_away(error: BaseException) -> bool:
     return isinstance(cause, OSError) or unavailable
 
 
+def is_missing(error: BaseException) -> bool:
+    """Whether MLflow does not have what it was asked for."""
+    return getattr(error, "error_code", "") == MISSING
+
+
 def once(create: Callable[[], str], find: Callable[[], str | None]) -> str:
     """Makes what MLflow would make twice if it were asked twice: a run, a model, a version.
 
@@ -283,9 +289,35 @@ class Tracker:
         Raises:
             Exception: MLflow's; what was delivered before stays so.
         """
-        self._begin()
-        self._deliver_openings()
-        self._deliver_trials()
+        try:
+            self._deliver_all()
+        except Exception as error:
+            if not is_missing(error):
+                raise
+            # The store was lost meanwhile, or a run in it: once more, to what there is now.
+            self._run_id, self._openings_told = "", 0
+            self._taken_up.clear()
+            self._deliver_all()
+
+    def reach(self) -> None:
+        """Finds the study's runs in MLflow, and makes a parent run where there is none.
+
+        What MLflow was told and does not have any more is undelivered afterwards.
+
+        Raises:
+            TrackingError: somebody deleted the run or its experiment, and can take that back.
+            Exception: MLflow's.
+        """
+        if self._client is None:
+            self._client = connect(self._settings)
+        if not self._run_id:
+            run_id = self._parent_run()
+            self._forget_lost_trials(run_id)
+            self._go_on(run_id)
+            self._run_id = run_id
+            self._progress()
+            heard, self.on_reached = self.on_reached, lambda _: None
+            heard(self._client)
 
     def patiently(self, work: Callable[[], Item]) -> Item:
         """Does what can be done again, until it is done.
@@ -388,22 +420,62 @@ class Tracker:
     def _progress(self) -> None:
         self._got_through = time.monotonic()
 
-    def _begin(self) -> None:
-        if self._client is None:
-            self._client = connect(self._settings)
-        if not self._experiment_id:
-            self._experiment_id = _experiment(self._client, self._settings)
-        if not self._run_id:
-            run_id = self._parent_run()
-            self._go_on(run_id)
-            self._run_id = run_id
-            self._progress()
-            self.on_reached(self._client)
+    def _deliver_all(self) -> None:
+        self.reach()
+        self._deliver_openings()
+        self._deliver_trials()
 
     def _parent_run(self) -> str:
+        """The study's run: the one that the ledger or MLflow knows, or else a new one."""
         study = self._ledger.study(self._study)
+        run = self._kept_run(study.run_id) if study and study.run_id else None
+        if run is None:
+            self._experiment_id = _experiment(self.client, self._settings)
+            return self._new_parent_run(study)
+        # Where it is, whatever its experiment is called by now.
+        self._experiment_id, run_id = str(run.info.experiment_id), str(run.info.run_id)
+        if _is_open(run.info) and self._has_ended(study):
+            # A copy of the store from before that: nobody knows what else it lacks.
+            self._ledger.forget_delivery(self._study)
+            self._ledger.set_study_run(self._study, run_id)
+        return run_id
+
+    def _has_ended(self, study: StudyRecord | None) -> bool:
+        """Whether the study has, and MLflow was told."""
+        if study is None or study.state is State.RUNNING:
+            return False
+        return self._ledger.is_end_told(self._study)
+
+    def _kept_run(self, run_id: str) -> Any:
+        """MLflow's run; None where it is gone for good."""
+        try:
+            run = self.client.get_run(run_id)
+        except Exception as error:
+            if not is_missing(error):
+                raise
+            return None
+        self._check_active(run)
+        return run
+
+    def _check_active(self, run: Any) -> None:
+        """Refuses a run that somebody deleted: it is theirs to say that it is wanted again.
+
+        Raises:
+            TrackingError: it says how.
+        """
+        if run.info.lifecycle_stage != "deleted":
+            return
+        _check_experiment(self.client.get_experiment(run.info.experiment_id))
+        run_id = run.info.run_id
+        raise TrackingError(
+            f"Run {run_id} of study {self._study} was deleted in MLflow: `mlflow runs restore "
+            f"--run-id {run_id}` brings it back, `mlflow gc --run-ids {run_id}` removes it for "
+            "good, and Podium makes another one then."
+        )
+
+    def _new_parent_run(self, study: StudyRecord | None) -> str:
         if study is not None and study.run_id is not None:
-            return study.run_id
+            self._ledger.forget_delivery(self._study)
         started_ms = study.started_ms if study else 0
         run_id = once(
             lambda: self._create_run(self._study, started_ms, {"podium.study": self._study}),
@@ -412,6 +484,22 @@ class Tracker:
         self._ledger.set_study_run(self._study, run_id)
         return run_id
 
+    def _forget_lost_trials(self, parent_id: str) -> None:
+        """Lets those be told again of which MLflow has no run, or one that does not know its end.
+
+        The latter where its store is a copy of an older day.
+        """
+        query = f"tags.`mlflow.parentRunId` = '{parent_id}'"
+        # Deleted ones too: what was told of them need not be told again.
+        found = {run.info.run_id: run.info for run in self._client_runs(query, deleted_too=True)}
+        for trial in self._ledger.trials(self._study):
+            run_id, info = trial.run_id, found.get(trial.run_id)
+            if run_id is not None and info is None:
+                self._ledger.forget_delivery(self._study, [trial.number])
+            elif run_id is not None and _is_open(info) and trial.state is not State.RUNNING:
+                self._ledger.forget_delivery(self._study, [trial.number])
+                self._ledger.set_trial_run(self._study, trial.number, run_id)
+
     def _parents(self, started_ms: int) -> Iterator[Any]:
         """Runs of this study and no other: elsewhere there may be one of the same name."""
         runs = self._client_runs(
@@ -419,11 +507,14 @@ class Tracker:
         )
         return (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
 
-    def _client_runs(self, query: str) -> Iterator[Any]:
+    def _client_runs(self, query: str, *, deleted_too: bool = False) -> Iterator[Any]:
+        from mlflow.entities import ViewType
+
+        view = ViewType.ALL if deleted_too else ViewType.ACTIVE_ONLY
         token: str | None = None
         while True:
             page = self.client.search_runs(
-                [self._experiment_id], query, max_results=RUNS_PER_PAGE, page_token=token
+                [self._experiment_id], query, view, RUNS_PER_PAGE, page_token=token
             )
             yield from page
             token = page.token
@@ -469,6 +560,7 @@ class Tracker:
         from mlflow.entities import RunTag
 
         run = self.client.get_run(run_id)
+        self._check_active(run)
         if not run.inputs.dataset_inputs:
             self.client.log_inputs(run_id, datasets=[self._dataset()])
         if trial.reason is None and "podium.reason" in run.data.tags:
@@ -600,6 +692,11 @@ class Tracker:
         }
 
 
+def _is_open(info: Any) -> bool:
+    """Whether a run is there, and MLflow was not told of its end."""
+    return (info.status, info.lifecycle_stage) == ("RUNNING", "active")
+
+
 def _opening_in_words(opening: Opening) -> str:
     when = datetime.fromtimestamp(opening.opened_ms / 1000, UTC).isoformat(timespec="seconds")
     return f"{when} {opening.fingerprint} {opening.reason}"
@@ -691,12 +788,23 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> str:
             existing = client.get_experiment_by_name(settings.experiment)
             if existing is None:
                 raise
-    if existing.lifecycle_stage == "deleted":
-        raise TrackingError(
-            f"The experiment {settings.experiment!r} was deleted in MLflow: restore it there, or "
-            "name another one in mlflow.yaml."
-        )
+    _check_experiment(existing)
     return str(existing.experiment_id)
+
+
+def _check_experiment(experiment: Any) -> None:
+    """Refuses an experiment that somebody deleted.
+
+    Raises:
+        TrackingError: it says how to go on.
+    """
+    if experiment.lifecycle_stage == "deleted":
+        number = experiment.experiment_id
+        raise TrackingError(
+            f"The experiment {experiment.name!r} was deleted in MLflow: `mlflow experiments "
+            f"restore --experiment-id {number}` brings it back, `mlflow gc --experiment-ids "
+            f"{number}` removes it for good, and Podium makes another one then."
+        )
 
 
 def _key(name: str) -> str:

@@ -436,6 +436,46 @@ def test_a_repeated_epoch_is_not_delivered_twice(ledger: Ledger) -> None:
     assert delivered_epochs(ledger) == [(0, [])]
 
 
+def _all_told(ledger: Ledger, study: str = STUDY) -> None:
+    ledger.set_study_run(study, "parent")
+    for trial in ledger.trials(study):
+        ledger.set_trial_run(study, trial.number, f"run {trial.number}")
+    for delivery in ledger.undelivered(study, 10):
+        ledger.mark_delivered(study, delivery)
+    ledger.set_end_told(study)
+
+
+def test_a_trial_that_mlflow_has_lost_is_delivered_again_from_its_first_epoch(
+    ledger: Ledger,
+) -> None:
+    ledger.begin_trial(STUDY, make_assignment(1), now_ms=200)
+    for number in (0, 1):
+        ledger.append(STUDY, number, make_report(make_epoch(1), make_epoch(2)))
+    _all_told(ledger)
+    ledger.forget_delivery(STUDY, [1])
+    [delivery] = ledger.undelivered(STUDY, 10)
+    assert (delivery.trial.number, delivery.trial.run_id) == (1, None)
+    assert [item.epoch for item in delivery.epochs] == [1, 2]
+    assert ledger.trials(STUDY)[0].run_id == "run 0"
+    assert ledger.is_end_told(STUDY)
+
+
+def test_a_study_that_mlflow_has_lost_is_delivered_again_and_no_other_one(ledger: Ledger) -> None:
+    ledger.begin_study("other", {}, {}, 0)
+    ledger.begin_trial("other", make_assignment(0), 0)
+    for study in (STUDY, "other"):
+        ledger.append(study, 0, make_report(make_epoch(1)))
+        _all_told(ledger, study)
+    ledger.forget_delivery(STUDY)
+    found = ledger.study(STUDY)
+    assert found is not None
+    assert found.run_id is None
+    assert not ledger.is_end_told(STUDY)
+    assert [len(item.epochs) for item in ledger.undelivered(STUDY, 10)] == [1]
+    assert ledger.undelivered("other", 10) == []
+    assert ledger.is_end_told("other")
+
+
 def test_undelivered_trials_are_offered_oldest_first_and_no_more_than_asked_for(
     ledger: Ledger,
 ) -> None:

@@ -44,6 +44,7 @@ from search.tracking import (
 from spaces.config import TrialConfig
 from tests.builders import make_measures, make_totals, make_trial
 from tests.running import serving
+from tests.stores import new_store
 
 TAGS = {"podium.data": "digits", "podium.space": "mlp"}
 
@@ -213,6 +214,31 @@ def test_a_server_that_is_gone_never_blocks_and_is_named_at_the_end(
     assert not tracker.is_reached
     assert time.monotonic() - began < 30  # most of it is the import of MLflow
     assert len(ledger.undelivered("gone", 10)[0].epochs) == 3
+
+
+def test_a_study_whose_runs_are_lost_while_it_goes_on_is_told_again_as_a_whole(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    settings = TrackingSettings(
+        tracking_uri=str(new_store(tmp_path).tracking_uri), artifact_root=str(tmp_path / "a")
+    )
+    _fill(ledger, "lost", 3)
+    ledger.record_opening(Opening("split-a", "lost", "final verdict", 1_700_000_000_000))
+    tracker = _tracker(settings, ledger, "lost")
+    heard: list[str] = []
+    tracker.on_reached = lambda client: heard.append(client.tracking_uri)
+    tracker.deliver()
+    lost = {tracker.run_id, str(ledger.trials("lost")[0].run_id)}
+    for run_id in lost:
+        tracker.client.delete_run(run_id)
+        tracker.client._tracking_client.store._hard_delete_run(run_id)
+    ledger.append("lost", 0, WorkerReport(1, _epochs(4, 4)))
+    tracker.deliver()
+    assert [step for step, *_ in _history("lost", ledger, "val_loss")] == [1, 2, 3, 4]
+    assert "podium.test_opened.1" in tracker.client.get_run(tracker.run_id).data.tags
+    assert not lost & {tracker.run_id, str(ledger.trials("lost")[0].run_id)}
+    assert len(tracker.client.search_runs([tracker.experiment_id])) == 2
+    assert heard == [settings.tracking_uri]
 
 
 def test_what_was_made_without_an_answer_is_not_made_again() -> None:
