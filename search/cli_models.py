@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.records import ConfigError
-from search.settings import TrackingSettings, load_tracking, same_place, stored_tracking
+from search.settings import (
+    TrackingSettings,
+    load_tracking,
+    same_place,
+    stored_tracking,
+    without_password,
+)
 from search.tables import Format, errors, print_rows, say, tell
 
 if TYPE_CHECKING:
@@ -220,6 +226,28 @@ def tracking_of(record: StudyRecord) -> TrackingSettings:
             "passwords: set MLFLOW_TRACKING_URI to that address with its password."
         )
     return settings
+
+
+def tracking_now(record: StudyRecord) -> TrackingSettings:
+    """Where a study is tracked from now on: at the address that was given here, or where it was.
+
+    In the experiment that it was begun for, under the name that it was begun with. One that moves
+    is told of on stderr.
+
+    Raises:
+        ConfigError: it has a password, and the environment does not.
+    """
+    before, here = stored_tracking(f"study {record.name}", record.settings), load_tracking()
+    given = "tracking_uri" in here.model_fields_set
+    if not given or same_place(here.tracking_uri, before.tracking_uri):
+        return tracking_of(record)
+    old, new = without_password(before.tracking_uri), without_password(here.tracking_uri)
+    _aside(
+        f"Study {record.name} was tracked at {old}; as mlflow.yaml or MLFLOW_TRACKING_URI has it, "
+        f"it is tracked at {new} from now on."
+    )
+    place = {"tracking_uri": here.tracking_uri, "artifact_root": here.artifact_root}
+    return before.model_copy(update=place)
 
 
 def _names(client: Any, settings: TrackingSettings, model: str | None) -> list[str]:

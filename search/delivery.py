@@ -19,7 +19,7 @@ from search.registry import (
     register_recommended,
     remove_duplicates,
 )
-from search.settings import TrackingSettings, without_password
+from search.settings import TrackingSettings, same_place, stored_tracking, without_password
 from search.tracking import RUN_STATUS, Tracker, check_tracking, is_away
 
 UNUSED_BY_NOTEBOOKS = frozenset(
@@ -223,6 +223,7 @@ def _deliver(
 ) -> str:
     # Before it is asked what MLflow lacks: a store may have lost what it was told.
     tracker.patiently(tracker.reach)
+    _keep_place(ledger, record, settings)
     missing, refusal = left(ledger, record), None
     if not missing:
         return "nothing to deliver"
@@ -238,6 +239,14 @@ def _deliver(
     if refusal is not None:
         raise refusal
     return said
+
+
+def _keep_place(ledger: Ledger, record: StudyRecord, settings: TrackingSettings) -> None:
+    """Puts on record where a study is tracked, if that is not where it was."""
+    before = stored_tracking(f"study {record.name}", record.settings)
+    if not same_place(before.tracking_uri, settings.tracking_uri):
+        place = settings.model_dump(mode="json", include={"tracking_uri", "artifact_root"})
+        ledger.set_tracking(record.name, place)
 
 
 def _deliver_end(

@@ -347,6 +347,18 @@ class Ledger:
         """Records the study's parent run in MLflow."""
         self._update_study(name, run_id=run_id)
 
+    @_repeatable
+    def set_tracking(self, name: str, tracking: Mapping[str, Any]) -> None:
+        """Records that a study is tracked elsewhere: those of its tracking settings that differ."""
+        with self._database.written() as connection:
+            which = _studies.c.name == name
+            settings = json.loads(
+                str(connection.scalar(select(_studies.c.settings).where(which).with_for_update()))
+            )
+            kept = settings.get("tracking")
+            settings["tracking"] = {**(kept if isinstance(kept, dict) else {}), **tracking}
+            connection.execute(update(_studies).where(which).values(settings=_dump(settings)))
+
     def _update_study(self, name: str, **values: Any) -> None:
         with self._database.written() as connection:
             connection.execute(update(_studies).where(_studies.c.name == name).values(**values))

@@ -436,6 +436,17 @@ def test_a_repeated_epoch_is_not_delivered_twice(ledger: Ledger) -> None:
     assert delivered_epochs(ledger) == [(0, [])]
 
 
+def test_a_study_that_is_tracked_elsewhere_keeps_its_other_settings(ledger: Ledger) -> None:
+    ledger.begin_study("moved", {"trials": 3, "tracking": {"tracking_uri": "a", "x": 1}}, {}, 0)
+    for name in ("moved", STUDY):
+        ledger.set_tracking(name, {"tracking_uri": "b"})
+    moved, other = ledger.study("moved"), ledger.study(STUDY)
+    assert moved is not None
+    assert other is not None
+    assert moved.settings == {"trials": 3, "tracking": {"tracking_uri": "b", "x": 1}}
+    assert other.settings == {"trials": 2, "tracking": {"tracking_uri": "b"}}
+
+
 def _all_told(ledger: Ledger, study: str = STUDY) -> None:
     ledger.set_study_run(study, "parent")
     for trial in ledger.trials(study):

@@ -468,3 +468,54 @@ def test_an_experiment_that_got_another_name_in_mlflow_keeps_its_studies(desk: D
     assert desk("sync", STUDY).out == f"{STUDY}: delivered 1 trial.\n"
     assert len(desk.client.search_runs([experiment.experiment_id])) == 3
     assert desk.client.get_experiment_by_name("podium") is None
+
+
+# MLflow elsewhere
+
+
+def test_a_study_whose_server_moved_is_delivered_to_the_address_that_mlflow_yaml_has_now(
+    desk: Desk,
+) -> None:
+    ledger = ended(desk.folder, f"http://me:secret@127.0.0.1:{free_port()}")
+    here = f"sqlite:///{desk.folder}/runs/mlflow.db"
+    Path("mlflow.yaml").write_text(
+        f"tracking_uri: {here}\nartifact_root: {desk.folder}/runs/artifacts\nexperiment: other\n"
+    )
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert f"Study {STUDY} was tracked at http://me:***@127.0.0.1" in said
+    assert f"is tracked at {here} from now on" in said
+    # In the experiment that the study was begun for.
+    assert len(stored(desk.folder)["runs"]) == 3
+    settings = find_study(ledger, STUDY).settings
+    assert settings["tracking"]["tracking_uri"] == here
+    assert settings["trials"] == 24
+    again = desk("sync", STUDY)
+    assert (again.out, again.err) == (f"{STUDY}: nothing to deliver.\n", "")
+
+
+def test_a_study_that_was_told_goes_as_a_whole_to_another_store(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _told_once(desk).close()
+    expected = stored(desk.folder)["runs"]
+    other = desk.folder / "other"
+    uri = str(new_store(other).tracking_uri)
+    monkeypatch.setattr("search.settings.ENVIRONMENT_URI", uri)
+    Path("mlflow.yaml").write_text(f"artifact_root: {other}/artifacts\n")
+    done = desk("sync", STUDY)
+    assert "delivered 2 trials and its end; its model is" in done.out, done.err
+    assert stored(other)["runs"] == expected
+    assert stored(desk.folder)["runs"] == expected
+    monkeypatch.setattr("search.settings.ENVIRONMENT_URI", None)
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
+def test_an_address_that_nobody_gave_moves_no_study(desk: Desk) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    ended(desk.folder, uri).close()
+    Path("mlflow.yaml").write_text("experiment: other\n")
+    done = desk("sync", STUDY)
+    assert done.code == 2
+    assert f"{uri} does not answer" in " ".join(done.err.split())
