@@ -61,7 +61,7 @@ def promote(
     from search.loading import check_load
     from search.promotion import Order, find_unnamed, propose
     from search.promotion import promote as promoted
-    from search.registry import open_registry, speaking
+    from search.registry import registry
 
     gates = load_tracking().gates
     ledger = existing_ledger()
@@ -73,19 +73,17 @@ def promote(
     def find() -> str:
         say(f"Study {study} names no model; looking for it ...")
         name = settings.model_name(record.facts.get("data", ""))
-        client = open_registry(settings)
-        with speaking(settings):
+        with registry(settings) as client:
             return find_unnamed(client, ledger, record, name)
 
     with closing(ledger):
         proposal = propose(record, find)
-    client = open_registry(settings)
 
     def check(uri: str) -> Any:
         say(LOADING.format(uri))
         return check_load(settings.tracking_uri, uri)
 
-    with speaking(settings):
+    with registry(settings) as client:
         change = promoted(client, proposal, gates, check, order, _print_gates)
     tell(change.sentence)
     if change.entry and change.entry.failed_gates:
@@ -119,18 +117,17 @@ def rollback(
     from search.loading import check_load
     from search.promotion import Order
     from search.promotion import rollback as rolled_back
-    from search.registry import open_registry, speaking
+    from search.registry import registry
 
     settings = load_tracking()
     why = "no reason was given" if reason is None else reason
     order = Order(_who(by), _now(), why)
-    client = open_registry(settings)
 
     def check(uri: str) -> Any:
         say(LOADING.format(uri))
         return check_load(settings.tracking_uri, uri)
 
-    with speaking(settings):
+    with registry(settings) as client:
         name = _only(_names(client, settings, model), settings)
         change = rolled_back(client, name, to, check, order)
     tell(change.sentence)
@@ -144,11 +141,10 @@ def champion(
 ) -> None:
     """Show which version is the champion, and how it came to be."""
     from search.journal import read_standing
-    from search.registry import open_registry, speaking
+    from search.registry import registry
 
     settings = load_tracking()
-    client = open_registry(settings)
-    with speaking(settings):
+    with registry(settings) as client:
         names = _names(client, settings, model)
         if not names:
             raise ConfigError(_none_registered(settings))
@@ -174,11 +170,10 @@ def predict(
 
     from search.loading import predict as classified
     from search.prediction import doubtful_pixels, read_batch, rows
-    from search.registry import choose, open_registry, read_card, speaking
+    from search.registry import choose, read_card, registry
 
     settings = load_tracking()
-    client = open_registry(settings)
-    with speaking(settings):
+    with registry(settings) as client:
         chosen = choose(client, model)
         card = read_card(chosen.uri)
     _aside(f"Model {chosen.uri}: {chosen.why}.")

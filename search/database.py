@@ -24,6 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
+from search.credentials import masked
 from search.records import ConfigError, InUse, LedgerError
 
 CONNECT_SECONDS = 5
@@ -34,6 +35,15 @@ EXPECTED = (
     "expected postgresql://user:password@host/database or sqlite:///path, special characters of "
     "the password as %40 for @, %2F for / and so on"
 )
+TIMEOUTS = {
+    "psycopg": ("connect_timeout",),
+    "psycopg2": ("connect_timeout",),
+    "pymysql": ("connect_timeout", "read_timeout"),
+    "mysqldb": ("connect_timeout", "read_timeout"),
+    "pyodbc": ("timeout",),
+    "pymssql": ("login_timeout",),
+}
+"""What drivers call the seconds that they wait for a server."""
 DURABLE = {
     "sqlite": (
         "PRAGMA journal_mode=WAL",
@@ -291,6 +301,23 @@ def held_by(study: str, holder: str) -> str:
         f"Study {study} is being run by {holder}. Wait until that has ended, or end it; what it "
         "recorded is kept."
     )
+
+
+def trouble_of(address: str) -> str:
+    """Why a database, of any kind, lets nobody in; "" where it does. Found out within seconds."""
+    try:
+        url = make_url(address)
+        driver = url.get_dialect().driver
+        arguments = dict.fromkeys(TIMEOUTS.get(driver, ()), CONNECT_SECONDS)
+        engine = create_engine(url, connect_args=arguments)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except Exception as error:  # noqa: BLE001 - each driver has errors of its own
+        cause = getattr(error, "orig", None) or error
+        return masked(" ".join(str(cause).split()))[:300].rstrip(".")
+    return ""
 
 
 def reason_of(error: DBAPIError) -> str:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from search.database import trouble_of
 from search.ledger import Delivery, Ledger, StudyRecord
 from search.records import Measures, Opening, State, TrackingError, TrialRecord, one_line
 from search.settings import TrackingSettings, without_password
@@ -81,7 +82,7 @@ def check_tracking(settings: TrackingSettings) -> None:
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise TrackingError(f"Tracking URI {shown}: {folder} is not a folder one can write to.")
     elif scheme in DATABASES and parts.hostname:
-        _check_port(parts.hostname, port or DATABASES[scheme])
+        _check_database(uri, parts.hostname, port or DATABASES[scheme])
     else:
         raise TrackingError(
             f"Tracking URI {shown!r}: expected sqlite:///path, a database's URL or http(s)://host. "
@@ -130,14 +131,20 @@ def _check_server(uri: str) -> None:
         ) from None
 
 
-def _check_port(host: str, port: int) -> None:
+def _check_database(uri: str, host: str, port: int) -> None:
+    advice = "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
     try:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except (OSError, UnicodeError) as error:
         raise TrackingError(
             f"Tracking database at {host}:{port} does not answer ({error}). Start it, or correct "
-            "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
+            f"{advice}"
         ) from None
+    if trouble := trouble_of(uri):
+        raise TrackingError(
+            f"Tracking database at {host}:{port} lets nobody in ({trouble}). Correct "
+            f"MLFLOW_TRACKING_URI, which holds its password, or {advice}"
+        )
 
 
 def connect(settings: TrackingSettings) -> MlflowClient:
@@ -151,6 +158,11 @@ def connect(settings: TrackingSettings) -> MlflowClient:
 
     # It prints a stack trace of each error that it raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    if not settings.tracking_uri.startswith("http"):
+        # It would try ten times, for two minutes, and say nothing meanwhile.
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1
     if settings.tracking_uri.startswith("sqlite:"):
         sqlite_path(settings.tracking_uri).parent.mkdir(parents=True, exist_ok=True)
     # A client's own URI is not enough: `models:/` addresses are resolved with the global one.

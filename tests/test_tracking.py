@@ -8,6 +8,8 @@ import json
 import math
 import os
 import socket
+import socketserver
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
@@ -36,6 +38,7 @@ from search.tracking import (
     Tracker,
     check_tracking,
     config_params,
+    connect,
     evaluation,
     is_away,
     once,
@@ -43,6 +46,7 @@ from search.tracking import (
 )
 from spaces.config import TrialConfig
 from tests.builders import make_measures, make_totals, make_trial
+from tests.postgres import ENCODED, Server
 from tests.running import serving
 from tests.stores import new_store
 
@@ -544,18 +548,18 @@ class _Answering(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def answering() -> Iterator[str]:
     with serving(_Answering) as port:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_a_server_that_answers_errors_is_refused_before_the_study(server: str) -> None:
+def test_a_server_that_answers_errors_is_refused_before_the_study(answering: str) -> None:
     with pytest.raises(TrackingError, match="answers 500"):
-        check_tracking(TrackingSettings(tracking_uri=f"{server}/500"))
+        check_tracking(TrackingSettings(tracking_uri=f"{answering}/500"))
 
 
-def test_a_server_that_asks_for_credentials_is_there(server: str) -> None:
-    check_tracking(TrackingSettings(tracking_uri=f"{server}/401"))
+def test_a_server_that_asks_for_credentials_is_there(answering: str) -> None:
+    check_tracking(TrackingSettings(tracking_uri=f"{answering}/401"))
 
 
 class _AskingForCredentials(http.server.BaseHTTPRequestHandler):
@@ -586,6 +590,70 @@ def test_a_server_that_accepts_and_says_nothing_is_refused_within_15_s() -> None
                 TrackingSettings(tracking_uri=f"http://127.0.0.1:{mute.getsockname()[1]}")
             )
         assert time.monotonic() - began < 15
+
+
+class _Closing(socketserver.BaseRequestHandler):
+    """A server that takes connections and closes them, as a database does that is starting."""
+
+
+@pytest.fixture
+def closing() -> Iterator[int]:
+    with socketserver.TCPServer(("127.0.0.1", 0), _Closing) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+def test_a_database_that_refuses_is_told_at_once_and_without_its_password(closing: int) -> None:
+    began = time.monotonic()
+    uri = f"postgresql+psycopg://u:secret@127.0.0.1:{closing}/db"
+    with pytest.raises(TrackingError, match=f"127.0.0.1:{closing} lets nobody in") as caught:
+        check_tracking(TrackingSettings(tracking_uri=uri))
+    assert "secret" not in str(caught.value)
+    assert time.monotonic() - began < 5
+
+
+def test_a_database_that_accepts_and_says_nothing_is_refused_within_15_s() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        began = time.monotonic()
+        uri = f"postgresql+psycopg://u:secret@127.0.0.1:{mute.getsockname()[1]}/db"
+        with pytest.raises(TrackingError, match="lets nobody in"):
+            check_tracking(TrackingSettings(tracking_uri=uri))
+        assert time.monotonic() - began < 15
+
+
+def test_a_database_whose_driver_is_missing_is_refused_with_its_name(closing: int) -> None:
+    uri = f"mysql+oursql://u:secret@127.0.0.1:{closing}/db"
+    with pytest.raises(TrackingError, match="oursql"):
+        check_tracking(TrackingSettings(tracking_uri=uri))
+
+
+def test_a_database_that_lets_mlflow_in_passes_and_a_wrong_password_does_not(
+    server: Server,
+) -> None:
+    address = server.address.replace("postgresql:", "postgresql+psycopg:")
+    check_tracking(TrackingSettings(tracking_uri=address))
+    wrong = address.replace(ENCODED, "wr0ng")
+    with pytest.raises(TrackingError, match=r"lets nobody in .*password") as caught:
+        check_tracking(TrackingSettings(tracking_uri=wrong))
+    assert "wr0ng" not in str(caught.value)
+
+
+def test_mlflow_does_not_try_a_database_for_minutes(tmp_path: Path) -> None:
+    from mlflow.store.db import utils
+
+    # A name that MLflow may change: what it does without it is tried below.
+    assert isinstance(utils.MAX_RETRY_COUNT, int)
+    place = tmp_path / "mlflow.db"
+    place.write_bytes(tracking.SQLITE_MAGIC + b"damaged" * 1_000)
+    began = time.monotonic()
+    with pytest.raises(Exception, match=r"not a database|malformed"):
+        connect(TrackingSettings(tracking_uri=f"sqlite:///{place}"))
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
