@@ -31,10 +31,8 @@ CONNECT_SECONDS = 5
 PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 LOCK_TIMEOUT_SECONDS = 30
-EXPECTED = (
-    "expected postgresql://user:password@host/database or sqlite:///path, special characters of "
-    "the password as %40 for @, %2F for / and so on"
-)
+ENCODED = "special characters of the password as %40 for @, %2F for / and so on"
+EXPECTED = f"expected postgresql://user:password@host/database or sqlite:///path, {ENCODED}"
 TIMEOUTS = {
     "psycopg": ("connect_timeout",),
     "psycopg2": ("connect_timeout",),

@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from search.database import trouble_of
+from search.database import ENCODED, trouble_of
 from search.ledger import Delivery, Ledger, StudyRecord
 from search.records import Measures, Opening, State, TrackingError, TrialRecord, one_line
-from search.settings import TrackingSettings, without_password
+from search.settings import TrackingSettings, is_address, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -65,11 +65,12 @@ def check_tracking(settings: TrackingSettings) -> None:
         TrackingError: it does not answer, or is of a kind that MLflow 3 cannot use.
     """
     uri, shown = settings.tracking_uri, without_password(settings.tracking_uri)
-    try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError as error:
-        raise TrackingError(f"The tracking URI is not an address: {error}.") from None
+    if not is_address(uri):  # None of it is told: any part may be one of the password.
+        raise TrackingError(
+            "The tracking URI is not an address: expected sqlite:///path, a database's URL or "
+            f"http(s)://host, {ENCODED}."
+        )
+    parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme in ("http", "https"):
         _check_server(uri)
@@ -82,7 +83,7 @@ def check_tracking(settings: TrackingSettings) -> None:
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise TrackingError(f"Tracking URI {shown}: {folder} is not a folder one can write to.")
     elif scheme in DATABASES and parts.hostname:
-        _check_database(uri, parts.hostname, port or DATABASES[scheme])
+        _check_database(uri, parts.hostname, parts.port or DATABASES[scheme])
     else:
         raise TrackingError(
             f"Tracking URI {shown!r}: expected sqlite:///path, a database's URL or http(s)://host. "

@@ -104,12 +104,23 @@ def test_tune_does_not_hand_on_what_is_secret() -> None:
          "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3D***%3BX%3D1"),
         ("sqlite:///runs/mlflow.db", "sqlite:///runs/mlflow.db"),
         ("http://me@host/x", "http://me@host/x"),
+        ("postgresql://user:12/34@host/db", "postgresql://user:***@host/db"),
+        ("redis://:12/34@host:6379", "redis://:***@host:6379"),
     ],
 )  # fmt: skip
 def test_a_password_is_masked_in_every_place_of_an_address(address: str, shown: str) -> None:
     assert masked(address) == shown
     assert masked(shown) == shown
     assert holds_password(address) == (address != shown)
+
+
+@pytest.mark.parametrize(
+    "address", ["redis://:s3cret@127.0.0.1:1", "u:s3cret@127.0.0.1:1", "u:s3cret@", "u:s3c@ret@h:1"]
+)
+def test_the_password_of_a_ray_address_is_not_told(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"'\*\*\*@") as caught:
+        join_cluster(address)
+    assert "s3c" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

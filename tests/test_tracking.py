@@ -682,6 +682,17 @@ def test_a_uri_that_cannot_be_used_is_refused_without_writing_or_telling_secrets
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql", "http", "https"])
+@pytest.mark.parametrize(
+    "password", ["S3cr/et", "S3cr?et", "S3cr#et", "S3cr[et", "12/34", "12?34", "12#34", "S3@cr/et"]
+)
+def test_a_password_that_breaks_its_address_is_not_told_in_part(scheme: str, password: str) -> None:
+    with pytest.raises(TrackingError, match=r"%2F for /") as caught:
+        check_tracking(TrackingSettings(tracking_uri=f"{scheme}://user:{password}@host/db"))
+    told = str(caught.value).replace("%2F", "")
+    assert not any(part in told for part in ("S3", "cr", "12", "34", "@host"))
+
+
 def test_every_opening_of_the_test_split_by_a_study_is_tagged_on_its_run(
     store: TrackingSettings, ledger: Ledger
 ) -> None:
