@@ -181,11 +181,15 @@ class Delivery:
     Attributes:
         epochs: at most `EPOCHS_PER_DELIVERY`, the first ones.
         more: whether there are others.
+        totals: of the trial, as they are stored; whatever version wrote them.
+        compiled: likewise.
     """
 
     trial: TrialRecord
     epochs: tuple[EpochReport, ...]
-    more: bool = False
+    more: bool
+    totals: str | None
+    compiled: str | None
 
 
 def _repeatable(call: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -565,7 +569,7 @@ class Ledger:
                     connection, (_tests.c.study == study) & (_tests.c.number == row.number)
                 )
                 trial = _trial(row, len(epochs), tests.get(row.number, ()))
-                deliveries.append(Delivery(trial, epochs, more))
+                deliveries.append(Delivery(trial, epochs, more, row.totals, row.compiled))
             return deliveries
 
     @_repeatable
@@ -642,13 +646,11 @@ class Ledger:
                 select(func.count()).where((_tests.c.study == study) & (_tests.c.number == number))
             )
             if not left and tested == len(trial.tests):
-                totals = _dump(asdict(trial.totals)) if trial.totals else None
-                compiled = _dump(trial.compiled) if trial.compiled else None
                 connection.execute(
                     update(_trials)
                     .where(_one(study, number) & (_trials.c.state == trial.state))
-                    .where(_trials.c.totals.is_not_distinct_from(totals))
-                    .where(_trials.c.compiled.is_not_distinct_from(compiled))
+                    .where(_trials.c.totals.is_not_distinct_from(delivery.totals))
+                    .where(_trials.c.compiled.is_not_distinct_from(delivery.compiled))
                     .values(delivered=True)
                 )
 
