@@ -146,6 +146,11 @@ def main() -> None:
     except PodiumError as error:
         errors.print(f"podium: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        from search.folder import refused
+
+        errors.print(f"podium: {refused(error)}", markup=False)
+        raise SystemExit(ConfigError.exit_code) from None
 
 
 def _unexpected(

@@ -59,6 +59,12 @@ DURABLE = {
 }
 DAMAGE = ("malformed", "not a database", "no such table", "no such column")
 """What SQLite says of a file that is not as it was written."""
+PERMISSION = ("readonly database", "unable to open")
+"""What SQLite says of a file or folder that it may not write."""
+NEEDS_PERMISSION = (
+    "this user needs permission to write it and the folder that it is in, and a disk that is not "
+    "mounted read-only."
+)
 SCHEMA_LOCK = 0x506F6469756D
 STUDY_KEY = "hashtextextended('podium ' || current_schema() || ' ' || :study, 0)"
 HOLDER = text(
@@ -281,6 +287,10 @@ class Database:
                 f"The ledger {self.name} is damaged: {reason}. Put back a copy of it, or save what "
                 f"can be read by `sqlite3 {self.name} .recover`."
             )
+        if lacks_permission(reason):
+            return LedgerError(
+                f"The ledger {self.name} cannot be written: {reason}. {kept}; {NEEDS_PERMISSION}"
+            )
         if "disk is full" in reason:
             return LedgerError(
                 f"The ledger {self.name} cannot be written: {reason}. {kept}; make space, then go "
@@ -321,6 +331,11 @@ def trouble_of(address: str) -> str:
 def reason_of(error: DBAPIError) -> str:
     """What the database says, in one line."""
     return " ".join(str(error.orig).split())[:300].rstrip(".")
+
+
+def lacks_permission(reason: str) -> bool:
+    """Whether it is not for the database that it fails, but for who uses it."""
+    return any(words in reason for words in PERMISSION)
 
 
 def since(now_ms: int) -> str:

@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from search.database import Database, reason_of
+from search.database import NEEDS_PERMISSION, Database, lacks_permission, reason_of
 from search.records import (
     Assignment,
     ConfigError,
@@ -236,10 +236,10 @@ class Ledger:
                 self._prepare()
         except DBAPIError as error:
             self.close()
-            raise ConfigError(
-                f"{name} cannot be used as a ledger: {reason_of(error)}. Put back a copy of it, or "
-                "work in another folder."
-            ) from None
+            reason, advice = reason_of(error), "Put back a copy of it, or work in another folder."
+            if lacks_permission(reason):
+                advice = f"For that, {NEEDS_PERMISSION}"
+            raise ConfigError(f"{name} cannot be used as a ledger: {reason}. {advice}") from None
         except ConfigError:
             self.close()
             raise
