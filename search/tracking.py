@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
+import http
 import json
 import logging
 import os
 import re
 import socket
+import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
+from search.credentials import masked
 from search.database import ENCODED, trouble_of
 from search.ledger import Delivery, Ledger, StudyRecord
 from search.records import Measures, Opening, State, TrackingError, TrialRecord, one_line
@@ -73,7 +72,7 @@ def check_tracking(settings: TrackingSettings) -> None:
     parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme in ("http", "https"):
-        _check_server(uri)
+        _check_server(settings)
     elif scheme == "sqlite":
         path = sqlite_path(uri)
         _check_sqlite(path)
@@ -108,28 +107,66 @@ def _check_sqlite(path: Path) -> None:
         raise TrackingError(f"Tracking database {path} is a file, but not an SQLite database.")
 
 
-def _check_server(uri: str) -> None:
-    shown, parts = without_password(uri), urlsplit(uri)
-    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+def _check_server(settings: TrackingSettings) -> None:
+    """Asks what only who is let in is told, as MLflow's client would: /health is for everyone."""
+    shown = without_password(settings.tracking_uri)
     try:
-        request = urllib.request.Request(f"{plain}/health")
-        if parts.username is not None:
-            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            token = base64.b64encode(known.encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {token}")
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:
-            answer.read(64)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            return  # It is there; credentials are MLflow's own matter.
-        raise TrackingError(f"Tracking URI {shown}: the server answers {error.code}.") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or f"{type(error).__name__} {error}"
+        answer = _ask(settings)
+    except Exception as error:  # noqa: BLE001 - MLflow wraps those of two other packages
         raise TrackingError(
-            f"Tracking URI {shown} does not answer ({reason}). Start the server, or correct "
-            "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
+            f"Tracking URI {shown} does not answer ({one_line(_root(error))}). {_way_in(error)}, "
+            "or correct tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
         ) from None
+    if answer.status_code in (401, 403):
+        hosts = "" if answer.status_code == 401 else "; its --allowed-hosts must name its host"
+        raise TrackingError(
+            f"Tracking URI {shown}: the server answers {answer.status_code} "
+            f"({' '.join(masked(answer.text).split())[:200]}). Set MLFLOW_TRACKING_USERNAME and "
+            f"MLFLOW_TRACKING_PASSWORD in the environment, to those of a user that may work "
+            f"there{hosts}."
+        )
+    if answer.status_code not in (200, 404):
+        raise TrackingError(f"Tracking URI {shown}: the server answers {answer.status_code}.")
+    try:
+        told = answer.json()
+        known = "experiment" in told or told["error_code"] == MISSING
+    except (ValueError, LookupError, TypeError):
+        known = False
+    if not known:
+        raise TrackingError(
+            f"Tracking URI {shown}: a server answers, but not as MLflow does. Correct tracking_uri "
+            "in mlflow.yaml; where MLflow is not at the root of its host, the path belongs to it."
+        )
+
+
+def _ask(settings: TrackingSettings) -> Any:
+    """The server's answer to who asks for the experiment, whatever it is; once, within seconds."""
+    _prepare_mlflow()
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    return http_request(
+        get_default_host_creds(settings.tracking_uri),
+        "/api/2.0/mlflow/experiments/get-by-name",
+        "GET",
+        max_retries=0,
+        raise_on_status=False,
+        timeout=CONNECT_SECONDS,
+        params={"experiment_name": settings.experiment},
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that others were made of."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _way_in(error: BaseException) -> str:
+    if isinstance(_root(error), ssl.SSLError):
+        return "Name the certificate of its authority in MLFLOW_TRACKING_SERVER_CERT_PATH"
+    return "Start the server"
 
 
 def _check_database(uri: str, host: str, port: int) -> None:
@@ -150,11 +187,7 @@ def _check_database(uri: str, host: str, port: int) -> None:
 
 def connect(settings: TrackingSettings) -> MlflowClient:
     """A client of the store that the settings name. Imports MLflow, which takes seconds."""
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault(RETRIES_VARIABLE, "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-    # At the end of a run it would print the address, with the password in it.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    _prepare_mlflow()
     import mlflow
 
     # It prints a stack trace of each error that it raises as well.
@@ -169,6 +202,15 @@ def connect(settings: TrackingSettings) -> MlflowClient:
     # A client's own URI is not enough: `models:/` addresses are resolved with the global one.
     mlflow.set_tracking_uri(settings.tracking_uri)
     return mlflow.MlflowClient()
+
+
+def _prepare_mlflow() -> None:
+    """Sets the variables that MLflow reads when it is imported, and later."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault(RETRIES_VARIABLE, "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    # At the end of a run it would print the address, with the password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
 def is_away(error: BaseException) -> bool:

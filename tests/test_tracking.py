@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import http.server
+import ipaddress
 import json
 import math
 import os
 import socket
 import socketserver
+import ssl
 import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -558,26 +561,121 @@ def test_a_server_that_answers_errors_is_refused_before_the_study(answering: str
         check_tracking(TrackingSettings(tracking_uri=f"{answering}/500"))
 
 
-def test_a_server_that_asks_for_credentials_is_there(answering: str) -> None:
-    check_tracking(TrackingSettings(tracking_uri=f"{answering}/401"))
+@pytest.mark.parametrize("code", [401, 403])
+def test_credentials_that_a_server_does_not_take_are_told_before_the_study(
+    answering: str, code: int
+) -> None:
+    uri = answering.replace("://", "://me:secret@")
+    with pytest.raises(TrackingError, match=f"answers {code}") as caught:
+        check_tracking(TrackingSettings(tracking_uri=f"{uri}/{code}"))
+    for part in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "me:***@"):
+        assert part in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [200, 404])
+def test_a_server_of_something_else_is_no_tracking_server(answering: str, code: int) -> None:
+    with pytest.raises(TrackingError, match="not as MLflow does"):
+        check_tracking(TrackingSettings(tracking_uri=f"{answering}/{code}"))
 
 
 class _AskingForCredentials(http.server.BaseHTTPRequestHandler):
+    """MLflow's basic-auth, in which nobody has made the experiment yet."""
+
     def do_GET(self) -> None:
         known = base64.b64encode(b"me:se@cret").decode()
-        ok = self.path == "/mlflow/health" and self.headers["Authorization"] == f"Basic {known}"
-        self.send_response(200 if ok else 500)
-        self.end_headers()
+        if self.path == "/health":  # open to everyone
+            self.send_response(200)
+            self.end_headers()
+        elif self.headers["Authorization"] != f"Basic {known}":
+            self.send_error(401)
+        elif self.path.startswith("/mlflow/api/2.0/mlflow/experiments/get-by-name?"):
+            self.send_response(404)
+            self.end_headers()
+            self.wfile.write(b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"}')
+        else:
+            self.send_error(500)
 
 
-def test_credentials_in_the_address_are_sent_as_basic_authentication() -> None:
+def test_credentials_are_tried_as_mlflows_client_sends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with serving(_AskingForCredentials) as port:
         check_tracking(
             TrackingSettings(tracking_uri=f"http://me:se%40cret@127.0.0.1:{port}/mlflow/")
         )
-        with pytest.raises(TrackingError, match="answers 500") as caught:
-            check_tracking(TrackingSettings(tracking_uri=f"http://me:wrong@127.0.0.1:{port}"))
-    assert "wrong" not in str(caught.value)
+        plain = TrackingSettings(tracking_uri=f"http://127.0.0.1:{port}/mlflow")
+        with pytest.raises(TrackingError, match="answers 401"):
+            check_tracking(plain)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "se@cret")
+        check_tracking(plain)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+        with pytest.raises(TrackingError, match="answers 401"):
+            check_tracking(plain)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificate and key, in one file, of a server that only its own authority vouches for."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = tmp_path_factory.mktemp("authority") / "both.pem"
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(certificate.public_bytes(encoding) + private)
+    return path
+
+
+@pytest.fixture
+def encrypted(authority: Path) -> Iterator[TrackingSettings]:
+    """Of a server that is reached by HTTPS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority)
+    with serving(_Empty, context) as port:
+        yield TrackingSettings(tracking_uri=f"https://127.0.0.1:{port}")
+
+
+class _Empty(http.server.BaseHTTPRequestHandler):
+    """MLflow without an experiment."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.end_headers()
+        self.wfile.write(b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}')
+
+
+def test_a_server_whose_certificate_nobody_vouches_for_is_refused_with_the_way_out(
+    encrypted: TrackingSettings,
+) -> None:
+    with pytest.raises(TrackingError, match="certificate") as caught:
+        check_tracking(encrypted)
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize(
+    "variable",
+    ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "MLFLOW_TRACKING_INSECURE_TLS"],
+)
+def test_a_server_that_mlflows_client_trusts_is_trusted(
+    encrypted: TrackingSettings, authority: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "true" if "INSECURE" in variable else str(authority))
+    check_tracking(encrypted)
 
 
 def test_a_server_that_accepts_and_says_nothing_is_refused_within_15_s() -> None:
