@@ -29,7 +29,7 @@ from search.cli_models import (
 )
 from search.credentials import masked
 from search.interruption import INTERRUPTIONS
-from search.records import ConfigError, InUse, PodiumError, State
+from search.records import ConfigError, InUse, PodiumError, RunElsewhere, State
 from search.settings import (
     CORRECTIONS,
     COSTS,
@@ -521,7 +521,7 @@ def sync(
     for record in waiting:
         try:
             say(synced(ledger, record.name, tracking_now(record), now_ms()))
-        except InUse as error:  # it delivers by itself
+        except (InUse, RunElsewhere) as error:  # whoever runs it, or where it was run, delivers it
             say(f"{record.name}: {error}")
         except PodiumError as error:
             trouble = error

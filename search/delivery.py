@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from search.escaping import as_line
-from search.folder import find_study, study_path
+from search.folder import find_study, study_folder, study_path
 from search.ledger import Ledger, StudyRecord
-from search.lock import held
-from search.records import ConfigError, Phase, PodiumError, State, TrackingError, one_line
+from search.lock import held, is_of_another_folder
+from search.records import Phase, PodiumError, RunElsewhere, State, TrackingError, one_line
 from search.registry import (
     RegisteredModel,
     artifact_link,
@@ -19,7 +19,13 @@ from search.registry import (
     register_recommended,
     remove_duplicates,
 )
-from search.settings import TrackingSettings, same_place, stored_tracking, without_password
+from search.settings import (
+    RUNS_PATH,
+    TrackingSettings,
+    same_place,
+    stored_tracking,
+    without_password,
+)
 from search.tracking import RUN_STATUS, Tracker, check_tracking, is_away
 
 UNUSED_BY_NOTEBOOKS = frozenset(
@@ -186,15 +192,18 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         now_ms: the time.
 
     Raises:
-        ConfigError: another process runs the study, or it was run in another folder.
+        InUse: another process runs the study.
+        RunElsewhere: it was run in another folder.
         TrackingError: MLflow does not answer, or refuses.
     """
     folder = study_path(study)
     if not folder.is_dir():
-        raise ConfigError(
-            f"Study {study} was run in another folder, which has its model and its report: "
-            f"`podium sync {study}` there."
-        )
+        if is_of_another_folder(study, ledger.database, RUNS_PATH):
+            raise RunElsewhere(
+                f"Study {study} was run in another folder, which has its model and its report: "
+                f"`podium sync {study}` there."
+            )
+        study_folder(study)  # Somebody removed it; a lock needs one.
     with held(study, folder, ledger.database, now_ms):
         record = find_study(ledger, study)
         check_tracking(settings)
@@ -259,6 +268,9 @@ def _deliver_end(
             said += f"; its model is {model.uri}"
         except TrackingError as error:
             said += f"; {error}".rstrip(".")
+    files = [study_path(record.name) / name for name in ARTIFACTS]
+    if record.state is State.COMPLETED and not any(path.exists() for path in files):
+        said += "; its report and figures are gone"
     ended_ms = record.ended_ms or record.started_ms
     tracker.patiently(lambda: tell_end(ledger, tracker, record.state, record.reason, ended_ms))
     return said

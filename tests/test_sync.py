@@ -197,13 +197,44 @@ def test_from_another_folder_that_shares_the_ledger_nothing_is_delivered(
     elsewhere.mkdir()
     monkeypatch.setenv("PODIUM_LEDGER", f"sqlite:///{desk.folder}/runs/ledger.db")
     monkeypatch.chdir(elsewhere)
-    for words in (["sync"], ["sync", STUDY]):
-        done = desk(*words)
-        assert done.code == 2
-        assert f"Study {STUDY} was run in another folder" in done.err
+    done = desk("sync", STUDY)
+    assert done.code == 2
+    assert f"Study {STUDY} was run in another folder" in done.err
+    # Of all studies it is none that could be delivered here: no failure of this one.
+    done = desk("sync")
+    assert done.code == 0
+    assert f"Study {STUDY} was run in another folder" in done.out
     assert list(elsewhere.iterdir()) == []
     monkeypatch.chdir(desk.folder)
     assert "its model is models:/podium-pets/1" in desk("sync", STUDY).out
+
+
+def test_a_study_whose_folder_somebody_removed_is_delivered_without_what_was_in_it(
+    desk: Desk,
+) -> None:
+    ended(desk.folder).close()
+    shutil.rmtree(desk.folder / "runs" / "studies")
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    assert "delivered 2 trials and its end" in done.out
+    for part in ("its model cannot be registered", "its report and figures are gone"):
+        assert part in done.out
+    assert len(stored(desk.folder)["runs"]) == 3
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
+def test_a_study_that_another_folder_ran_on_this_ledger_is_left_to_that_folder(
+    desk: Desk, tmp_path: Path
+) -> None:
+    ledger = ended(desk.folder)
+    elsewhere = tmp_path / "elsewhere" / "runs" / "studies" / STUDY
+    shutil.move(desk.folder / "runs" / "studies" / STUDY, elsewhere)
+    with held(STUDY, elsewhere, ledger.database, 0):
+        pass
+    done = desk("sync", STUDY)
+    assert done.code == 2
+    assert f"Study {STUDY} was run in another folder" in done.err
+    assert left(ledger, find_study(ledger, STUDY)) == Left(2, True)
 
 
 def test_what_stands_in_the_way_of_a_study_is_no_success(desk: Desk) -> None:
