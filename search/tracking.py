@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import socket
 import ssl
 import threading
@@ -17,7 +18,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from search.credentials import masked
 from search.database import ENCODED, trouble_of
@@ -489,6 +490,7 @@ class Tracker:
             return self._new_parent_run(study)
         # Where it is, whatever its experiment is called by now.
         self._experiment_id, run_id = str(run.info.experiment_id), str(run.info.run_id)
+        _check_artifacts(self.client.get_experiment(self._experiment_id), self._settings)
         if _is_open(run.info) and self._has_ended(study):
             # A copy of the store from before that: nobody knows what else it lacks.
             self._ledger.forget_delivery(self._study)
@@ -844,7 +846,33 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> str:
             if existing is None:
                 raise
     _check_experiment(existing)
+    _check_artifacts(existing, settings)
     return str(existing.experiment_id)
+
+
+def _check_artifacts(experiment: Any, settings: TrackingSettings) -> None:
+    """Refuses to write artifacts to where this folder was before it was renamed or copied.
+
+    MLflow keeps their absolute place with the experiment.
+
+    Raises:
+        TrackingError: it says how to go on.
+    """
+    uri, root = settings.tracking_uri, Path(settings.artifact_root)
+    location, here = str(experiment.artifact_location), Path.cwd().resolve()
+    is_ours = uri.startswith("sqlite:") and here in sqlite_path(uri).resolve().parents
+    if not (is_ours and location.startswith("file:")) or root.is_absolute():
+        return
+    place = Path(unquote(urlsplit(location).path))
+    if place.parts[-len(root.parts) :] != root.parts or place.resolve() == root.resolve():
+        return
+    before = Path(*place.parts[: -len(root.parts)])
+    raise TrackingError(
+        f"This folder is not where it was: artifacts of the experiment {experiment.name!r} are in "
+        f"{place}, and MLflow would go on to write there. Move the folder back to {before}, or "
+        f"link that to it: `ln -s {shlex.quote(str(here))} {shlex.quote(str(before))}`; of a copy, "
+        f"move {sqlite_path(uri)} away, and `podium sync STUDY` fills a new one."
+    )
 
 
 def _check_experiment(experiment: Any) -> None:

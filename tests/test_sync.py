@@ -550,3 +550,40 @@ def test_an_address_that_nobody_gave_moves_no_study(desk: Desk) -> None:
     done = desk("sync", STUDY)
     assert done.code == 2
     assert f"{uri} does not answer" in " ".join(done.err.split())
+
+
+LOCAL = {"artifact_root": "runs/artifacts"}
+
+
+def test_a_folder_that_was_renamed_writes_nothing_to_where_it_was(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = desk.folder / "old place", desk.folder / "new"
+    new_store(old)
+    monkeypatch.chdir(old)
+    for study in ("first", "second"):
+        ledger = ended(old, study=study)
+        ledger.set_tracking(study, LOCAL)
+        ledger.close()
+    assert desk("sync", "first").code == 0
+    monkeypatch.chdir(desk.folder)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    monkeypatch.setattr("search.settings.ENVIRONMENT_URI", f"sqlite:///{new}/runs/mlflow.db")
+    for study in ("first", "second"):
+        done = desk("sync", study)
+        assert done.code == 2
+        assert f"ln -s {new} '{old}'" in done.err
+    assert not old.exists()
+    old.symlink_to(new)
+    assert "delivered 2 trials and its end" in desk("sync", "second").out
+    assert desk("sync", "first").out == "first: nothing to deliver.\n"
+
+
+def test_artifacts_that_somebody_wants_elsewhere_are_left_there(desk: Desk) -> None:
+    elsewhere = desk.folder / "elsewhere"
+    desk.client.create_experiment("podium", artifact_location=elsewhere.as_uri())
+    ledger = ended(desk.folder)
+    ledger.set_tracking(STUDY, LOCAL)
+    assert desk("sync", STUDY).code == 0
+    assert list(elsewhere.iterdir()) != []
