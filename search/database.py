@@ -139,7 +139,7 @@ class Database:
             LedgerError: nothing was written, or, where the connection was `lost`, perhaps all.
             IntegrityError: what was to be written contradicts what is there.
         """
-        with self._told(), self._connected() as connection:
+        with self._in_our_words(), self._connect() as connection:
             self._keep_study_lock()
             with connection.begin():
                 if self.path is not None:
@@ -154,7 +154,7 @@ class Database:
         Raises:
             LedgerError: it cannot be read, or holds something else than Podium writes.
         """
-        with self._told(), self._connected() as connection:
+        with self._in_our_words(), self._connect() as connection:
             if self.path is None:
                 connection.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -191,10 +191,10 @@ class Database:
         if self.path is not None:
             yield
             return
-        with self._told():
+        with self._in_our_words():
             lock = self._locked(study, who)
         if lock is None:
-            with self._told():
+            with self._in_our_words():
                 holder = self._holder(study)
             raise InUse(held_by(study, holder))
         self._study_lock = study, who, lock
@@ -218,7 +218,7 @@ class Database:
         return None
 
     def _holder(self, study: str) -> str:
-        with self._connected() as connection:
+        with self._connect() as connection:
             row = connection.execute(HOLDER, {"study": study}).first()
         if row is None:
             return "another process"
@@ -249,11 +249,6 @@ class Database:
                 )
             self._study_lock = study, who, again
 
-    @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        with self._connect() as connection:
-            yield connection
-
     def _connect(self) -> Connection:
         """A connection that answers; a server that is being started again is waited for, once."""
         deadline = time.monotonic() + (0.0 if self._given_up else self.patience_seconds)
@@ -270,7 +265,7 @@ class Database:
                 return connection
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _in_our_words(self) -> Iterator[None]:
         """Turns the database's errors into Podium's."""
         try:
             yield

@@ -268,7 +268,7 @@ def begin(
         ConfigError: there is a study of that name.
     """
     settings = launch.settings
-    stored = {**_stored(settings), **extra}
+    stored = {**settings.model_dump(mode="json"), **extra}  # without a password
     if again:
         ledger.reopen_study(launch.name, stored)
     else:
@@ -331,11 +331,6 @@ def new_name(*words: str) -> str:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     name = "".join(c if STUDY_NAME.fullmatch(f"a{c}") else "-" for c in "-".join(words))
     return f"{name.strip('-._')[:40] or 'study'}-{stamp}"
-
-
-def _stored(settings: StudySettings) -> dict[str, Any]:
-    """The settings as the ledger keeps them: without a password."""
-    return settings.model_dump(mode="json")
 
 
 def _check_name_is_free(name: str) -> None:

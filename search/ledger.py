@@ -538,7 +538,7 @@ class Ledger:
     # Delivery to MLflow
 
     @_repeatable
-    def undelivered(self, study: str, limit: int, after: int = -1) -> list[Delivery]:
+    def deliveries(self, study: str, limit: int, after: int = -1) -> list[Delivery]:
         """Up to `limit` trials of which MLflow has not been told everything, oldest first.
 
         Only those whose number is above `after`.

@@ -669,7 +669,7 @@ class Tracker:
         more, refusal = True, None
         while more:
             more, after = False, -1
-            while deliveries := self._ledger.undelivered(self._study, TRIALS_PER_ROUND, after):
+            while deliveries := self._ledger.deliveries(self._study, TRIALS_PER_ROUND, after):
                 after = deliveries[-1].trial.number
                 for delivery in deliveries:
                     try:

@@ -318,7 +318,7 @@ def test_later_totals_replace_earlier_ones(ledger: Ledger) -> None:
 def delivered_epochs(ledger: Ledger) -> list[tuple[int, list[int]]]:
     return [
         (item.trial.number, [epoch.epoch for epoch in item.epochs])
-        for item in ledger.undelivered(STUDY, 10)
+        for item in ledger.deliveries(STUDY, 10)
     ]
 
 
@@ -326,22 +326,22 @@ def test_what_was_not_delivered_is_offered_until_it_is_marked(ledger: Ledger) ->
     ledger.append(STUDY, 0, make_report(make_epoch(1), make_epoch(2)))
     assert delivered_epochs(ledger) == [(0, [1, 2])]
     assert delivered_epochs(ledger) == [(0, [1, 2])]
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     assert delivered_epochs(ledger) == []
 
 
 def test_only_what_is_new_is_offered_again(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     ledger.append(STUDY, 0, make_report(make_epoch(2)))
     assert delivered_epochs(ledger) == [(0, [2])]
 
 
 def test_the_end_of_a_trial_is_offered_even_without_new_epochs(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     ledger.end_trial(STUDY, 0, State.FAILED, 5, "out of memory")
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     assert (delivery.trial.state, delivery.trial.reason) == (State.FAILED, "out of memory")
     assert delivery.epochs == ()
 
@@ -350,7 +350,7 @@ def test_an_epoch_that_arrives_between_reading_and_marking_stays_undelivered(
     ledger: Ledger,
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.append(STUDY, 0, make_report(make_epoch(2)))
     ledger.mark_delivered(STUDY, delivery)
     assert delivered_epochs(ledger) == [(0, [2])]
@@ -358,7 +358,7 @@ def test_an_epoch_that_arrives_between_reading_and_marking_stays_undelivered(
 
 def test_an_epoch_that_arrives_in_the_midst_of_marking_stays_undelivered(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     late: list[Future[None]] = []
     with ThreadPoolExecutor(1) as pool:
 
@@ -379,21 +379,21 @@ def test_an_end_that_arrives_between_reading_and_marking_stays_undelivered(
     ledger: Ledger,
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.end_trial(STUDY, 0, State.COMPLETED, 5)
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert (left.trial.state, left.epochs) == (State.COMPLETED, ())
 
 
 def test_totals_that_arrive_between_reading_and_marking_stay_undelivered(ledger: Ledger) -> None:
     totals = make_totals(measures=make_measures(roc_auc_ovo=math.nan), best_epoch=1)
     ledger.append(STUDY, 0, make_report(make_epoch(1), totals=totals))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     newer = make_report(totals=replace(totals, best_epoch=2))
     ledger.append(STUDY, 0, newer)
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert left.trial.totals is not None
     assert left.trial.totals.best_epoch == 2
 
@@ -401,19 +401,19 @@ def test_totals_that_arrive_between_reading_and_marking_stay_undelivered(ledger:
 def test_first_totals_that_arrive_between_reading_and_marking_stay_undelivered(
     ledger: Ledger,
 ) -> None:
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.append(STUDY, 0, make_report(totals=make_totals()))
     ledger.mark_delivered(STUDY, delivery)
-    assert len(ledger.undelivered(STUDY, 10)) == 1
+    assert len(ledger.deliveries(STUDY, 10)) == 1
 
 
 def test_compiled_settings_that_arrive_between_reading_and_marking_stay_undelivered(
     ledger: Ledger,
 ) -> None:
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.append(STUDY, 0, make_report(compiled={"learning_rate": 0.1}))
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert left.trial.compiled == {"learning_rate": 0.1}
 
 
@@ -425,13 +425,13 @@ def test_totals_that_are_not_a_number_can_be_marked_delivered(ledger: Ledger) ->
             make_epoch(1), totals=make_totals(measures=make_measures(roc_auc_ovo=math.nan))
         ),
     )
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
-    assert ledger.undelivered(STUDY, 10) == []
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
+    assert ledger.deliveries(STUDY, 10) == []
 
 
 def test_a_repeated_epoch_is_not_delivered_twice(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
     assert delivered_epochs(ledger) == [(0, [])]
 
@@ -451,7 +451,7 @@ def _all_told(ledger: Ledger, study: str = STUDY) -> None:
     ledger.set_study_run(study, "parent")
     for trial in ledger.trials(study):
         ledger.set_trial_run(study, trial.number, f"run {trial.number}")
-    for delivery in ledger.undelivered(study, 10):
+    for delivery in ledger.deliveries(study, 10):
         ledger.mark_delivered(study, delivery)
     ledger.set_end_told(study)
 
@@ -464,7 +464,7 @@ def test_a_trial_that_mlflow_has_lost_is_delivered_again_from_its_first_epoch(
         ledger.append(STUDY, number, make_report(make_epoch(1), make_epoch(2)))
     _all_told(ledger)
     ledger.forget_delivery(STUDY, [1])
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     assert (delivery.trial.number, delivery.trial.run_id) == (1, None)
     assert [item.epoch for item in delivery.epochs] == [1, 2]
     assert ledger.trials(STUDY)[0].run_id == "run 0"
@@ -482,8 +482,8 @@ def test_a_study_that_mlflow_has_lost_is_delivered_again_and_no_other_one(ledger
     assert found is not None
     assert found.run_id is None
     assert not ledger.is_end_told(STUDY)
-    assert [len(item.epochs) for item in ledger.undelivered(STUDY, 10)] == [1]
-    assert ledger.undelivered("other", 10) == []
+    assert [len(item.epochs) for item in ledger.deliveries(STUDY, 10)] == [1]
+    assert ledger.deliveries("other", 10) == []
     assert ledger.is_end_told("other")
 
 
@@ -494,15 +494,15 @@ def test_undelivered_trials_are_offered_oldest_first_and_no_more_than_asked_for(
         ledger.begin_trial(STUDY, make_assignment(number), now_ms=1)
     ledger.begin_study("other", {}, {}, now_ms=1)
     ledger.begin_trial("other", make_assignment(9), now_ms=1)
-    assert [item.trial.number for item in ledger.undelivered(STUDY, 3)] == [0, 1, 2]
-    assert [item.trial.number for item in ledger.undelivered("other", 3)] == [9]
+    assert [item.trial.number for item in ledger.deliveries(STUDY, 3)] == [0, 1, 2]
+    assert [item.trial.number for item in ledger.deliveries("other", 3)] == [9]
 
 
 def test_marking_one_trial_leaves_the_others(ledger: Ledger) -> None:
     ledger.begin_trial(STUDY, make_assignment(1), now_ms=1)
     for number in (0, 1):
         ledger.append(STUDY, number, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 1)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 1)[0])
     assert delivered_epochs(ledger) == [(1, [1])]
 
 
@@ -511,9 +511,9 @@ def test_what_was_delivered_is_remembered_by_the_next_process(
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
     ledger.set_trial_run(STUDY, 0, "run-7")
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     again = reopen()
-    assert again.undelivered(STUDY, 10) == []
+    assert again.deliveries(STUDY, 10) == []
     assert again.trials(STUDY)[0].run_id == "run-7"
 
 
@@ -556,7 +556,7 @@ def test_results_on_the_test_split_come_back_in_the_order_of_their_epochs(
     ledger.record_tests(STUDY, 0, [late, early])
     for found in (ledger, reopen()):
         assert found.trials(STUDY)[0].tests == (early, late)
-        assert found.undelivered(STUDY, 10)[0].trial.tests == (early, late)
+        assert found.deliveries(STUDY, 10)[0].trial.tests == (early, late)
 
 
 def test_results_of_one_trial_are_not_those_of_another(ledger: Ledger) -> None:
@@ -596,26 +596,26 @@ def test_results_for_a_trial_that_was_never_begun_are_refused(ledger: Ledger) ->
 def _deliver(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals()))
     ledger.end_trial(STUDY, 0, State.COMPLETED, 5)
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
-    assert ledger.undelivered(STUDY, 10) == []
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
+    assert ledger.deliveries(STUDY, 10) == []
 
 
 def test_results_of_a_trial_that_was_delivered_are_offered_then(ledger: Ledger) -> None:
     _deliver(ledger)
     ledger.record_tests(STUDY, 0, [make_result(1)])
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     assert (delivery.trial.tests, delivery.epochs) == ((make_result(1),), ())
     ledger.mark_delivered(STUDY, delivery)
-    assert ledger.undelivered(STUDY, 10) == []
+    assert ledger.deliveries(STUDY, 10) == []
 
 
 def test_results_that_arrive_between_reading_and_marking_stay_undelivered(ledger: Ledger) -> None:
     _deliver(ledger)
     ledger.record_tests(STUDY, 0, [make_result(1)])
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.record_tests(STUDY, 0, [make_result(2)])
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert left.trial.tests == (make_result(1), make_result(2))
 
 
@@ -623,10 +623,10 @@ def test_first_results_that_arrive_between_reading_and_marking_stay_undelivered(
     ledger: Ledger,
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.record_tests(STUDY, 0, [make_result(1)])
     ledger.mark_delivered(STUDY, delivery)
-    assert [item.trial.tests for item in ledger.undelivered(STUDY, 10)] == [(make_result(1),)]
+    assert [item.trial.tests for item in ledger.deliveries(STUDY, 10)] == [(make_result(1),)]
 
 
 # The test lock

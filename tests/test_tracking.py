@@ -105,7 +105,7 @@ def test_more_metrics_than_one_batch_takes_all_arrive_once(
     tracker.close(60)
     expected = [(e.epoch, e.timestamp_ms, e.val_accuracy) for e in _epochs(1, 300)]
     assert _history("many", ledger, "val_accuracy") == expected
-    assert ledger.undelivered("many", 10) == []
+    assert ledger.deliveries("many", 10) == []
 
 
 def test_a_replay_from_the_ledger_stores_nothing_twice(
@@ -183,7 +183,7 @@ def test_a_trial_that_mlflow_refuses_holds_up_no_other_and_makes_no_second_run(
         tracker.start()
         with pytest.raises(TrackingError, match="no room for this one"):
             tracker.close(60)
-    assert [d.trial.number for d in ledger.undelivered("refused", 10)] == [0]
+    assert [d.trial.number for d in ledger.deliveries("refused", 10)] == [0]
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(store.experiment)
     runs = client.search_runs([experiment.experiment_id], "tags.`podium.study` = 'refused'")
@@ -220,7 +220,7 @@ def test_a_server_that_is_gone_never_blocks_and_is_named_at_the_end(
         tracker.close(60)
     assert not tracker.is_reached
     assert time.monotonic() - began < 30  # most of it is the import of MLflow
-    assert len(ledger.undelivered("gone", 10)[0].epochs) == 3
+    assert len(ledger.deliveries("gone", 10)[0].epochs) == 3
 
 
 def test_a_study_whose_runs_are_lost_while_it_goes_on_is_told_again_as_a_whole(
@@ -390,7 +390,7 @@ def _delivered(settings: TrackingSettings, ledger: Ledger, study: str) -> mlflow
     tracker = _tracker(settings, ledger, study)
     tracker.start()
     tracker.close(60)
-    assert ledger.undelivered(study, 10) == []
+    assert ledger.deliveries(study, 10) == []
     return mlflow.MlflowClient().get_run(str(ledger.trials(study)[0].run_id))
 
 

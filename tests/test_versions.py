@@ -239,7 +239,7 @@ def test_a_study_whose_sampler_is_gone_is_refused_by_its_name() -> None:
 def test_what_mlflow_was_told_of_an_old_study_is_marked_as_such(path: Path) -> None:
     ledger = Ledger(path)
     ledger.forget_delivery(STUDY)
-    waiting = ledger.undelivered(STUDY, 100)
+    waiting = ledger.deliveries(STUDY, 100)
     assert waiting
     for delivery in waiting:
         ledger.mark_delivered(STUDY, delivery)
