@@ -18,10 +18,18 @@ import typer
 from pydantic import ValidationError
 from typer.core import TyperGroup
 
-from search.cli_models import EPILOGS, champion, predict, promote, rollback, tracking_of
+from search.cli_models import (
+    EPILOGS,
+    champion,
+    predict,
+    promote,
+    rollback,
+    tracking_now,
+    tracking_of,
+)
 from search.credentials import masked
 from search.interruption import INTERRUPTIONS
-from search.records import ConfigError, InUse, PodiumError, State
+from search.records import ConfigError, InUse, PodiumError, RunElsewhere, State
 from search.settings import (
     CORRECTIONS,
     COSTS,
@@ -138,6 +146,11 @@ def main() -> None:
     except PodiumError as error:
         errors.print(f"podium: {error}", markup=False)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        from search.folder import refused
+
+        errors.print(f"podium: {refused(error)}", markup=False)
+        raise SystemExit(ConfigError.exit_code) from None
 
 
 def _unexpected(
@@ -219,7 +232,7 @@ def run(
     say(f"There is a study {known.name!r} already, which has not ended.")
     if not typer.confirm("Go on with it?"):
         raise ConfigError(taken(known))
-    _conduct(lambda: prepare_again(known, tracking_of(known), {}), resume_study)
+    _conduct(lambda: prepare_again(known, tracking_now(known), {}), resume_study)
 
 
 @app.command(epilog="Examples: `podium resume STUDY`, `podium resume STUDY --trials +50`")
@@ -254,7 +267,7 @@ def resume(
     record = find_study(existing_ledger(), study)
     if "notebook" in record.settings:
         raise ConfigError(f"Study {study} is a reproduction: run `podium reproduce` again.")
-    _conduct(lambda: prepare_again(record, tracking_of(record), flags), resume_study)
+    _conduct(lambda: prepare_again(record, tracking_now(record), flags), resume_study)
 
 
 def _prepared(prepare: Callable[[], Launch]) -> Launch:
@@ -347,6 +360,8 @@ def _introduce(launch: Launch, parts: str) -> None:
 
     for warning in (*launch.data.warnings, *exposed(TOKEN_PATH)):
         tell(f"Note: {warning}")
+    if launch.note:
+        errors.print(f"podium: {launch.note}", markup=False)
     say(
         f"Ray {launch.cluster.address}: {launch.concurrent} trials at once on "
         f"{launch.cluster.cpus} CPUs"
@@ -501,16 +516,19 @@ def sync(
 
     ledger = existing_ledger()
     if study is not None:
-        say(synced(ledger, study, tracking_of(find_study(ledger, study)), now_ms()))
+        say(synced(ledger, study, tracking_now(find_study(ledger, study)), now_ms()))
         return
     waiting = [record for record in ledger.studies() if left(ledger, record)]
     if not waiting:
-        say("Nothing to deliver: MLflow has all of every study here.")
+        say(
+            "Nothing to deliver: MLflow was told all of every study here. What it has lost since, "
+            "`podium sync STUDY` delivers again."
+        )
     trouble = None
     for record in waiting:
         try:
-            say(synced(ledger, record.name, tracking_of(record), now_ms()))
-        except InUse as error:  # it delivers by itself
+            say(synced(ledger, record.name, tracking_now(record), now_ms()))
+        except (InUse, RunElsewhere) as error:  # whoever runs it, or where it was run, delivers it
             say(f"{record.name}: {error}")
         except PodiumError as error:
             trouble = error

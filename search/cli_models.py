@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from search.records import ConfigError
-from search.settings import TrackingSettings, load_tracking, same_place, stored_tracking
+from search.settings import (
+    TrackingSettings,
+    load_tracking,
+    same_place,
+    stored_tracking,
+    without_password,
+)
 from search.tables import Format, errors, print_rows, say, tell
 
 if TYPE_CHECKING:
@@ -55,7 +61,7 @@ def promote(
     from search.loading import check_load
     from search.promotion import Order, find_unnamed, propose
     from search.promotion import promote as promoted
-    from search.registry import open_registry, speaking
+    from search.registry import registry
 
     gates = load_tracking().gates
     ledger = existing_ledger()
@@ -67,19 +73,17 @@ def promote(
     def find() -> str:
         say(f"Study {study} names no model; looking for it ...")
         name = settings.model_name(record.facts.get("data", ""))
-        client = open_registry(settings)
-        with speaking(settings):
+        with registry(settings) as client:
             return find_unnamed(client, ledger, record, name)
 
     with closing(ledger):
         proposal = propose(record, find)
-    client = open_registry(settings)
 
     def check(uri: str) -> Any:
         say(LOADING.format(uri))
         return check_load(settings.tracking_uri, uri)
 
-    with speaking(settings):
+    with registry(settings) as client:
         change = promoted(client, proposal, gates, check, order, _print_gates)
     tell(change.sentence)
     if change.entry and change.entry.failed_gates:
@@ -113,18 +117,17 @@ def rollback(
     from search.loading import check_load
     from search.promotion import Order
     from search.promotion import rollback as rolled_back
-    from search.registry import open_registry, speaking
+    from search.registry import registry
 
     settings = load_tracking()
     why = "no reason was given" if reason is None else reason
     order = Order(_who(by), _now(), why)
-    client = open_registry(settings)
 
     def check(uri: str) -> Any:
         say(LOADING.format(uri))
         return check_load(settings.tracking_uri, uri)
 
-    with speaking(settings):
+    with registry(settings) as client:
         name = _only(_names(client, settings, model), settings)
         change = rolled_back(client, name, to, check, order)
     tell(change.sentence)
@@ -138,11 +141,10 @@ def champion(
 ) -> None:
     """Show which version is the champion, and how it came to be."""
     from search.journal import read_standing
-    from search.registry import open_registry, speaking
+    from search.registry import registry
 
     settings = load_tracking()
-    client = open_registry(settings)
-    with speaking(settings):
+    with registry(settings) as client:
         names = _names(client, settings, model)
         if not names:
             raise ConfigError(_none_registered(settings))
@@ -168,11 +170,10 @@ def predict(
 
     from search.loading import predict as classified
     from search.prediction import doubtful_pixels, read_batch, rows
-    from search.registry import choose, open_registry, read_card, speaking
+    from search.registry import choose, read_card, registry
 
     settings = load_tracking()
-    client = open_registry(settings)
-    with speaking(settings):
+    with registry(settings) as client:
         chosen = choose(client, model)
         card = read_card(chosen.uri)
     _aside(f"Model {chosen.uri}: {chosen.why}.")
@@ -220,6 +221,28 @@ def tracking_of(record: StudyRecord) -> TrackingSettings:
             "passwords: set MLFLOW_TRACKING_URI to that address with its password."
         )
     return settings
+
+
+def tracking_now(record: StudyRecord) -> TrackingSettings:
+    """Where a study is tracked from now on: at the address that was given here, or where it was.
+
+    In the experiment that it was begun for, under the name that it was begun with. One that moves
+    is told of on stderr.
+
+    Raises:
+        ConfigError: it has a password, and the environment does not.
+    """
+    before, here = stored_tracking(f"study {record.name}", record.settings), load_tracking()
+    given = "tracking_uri" in here.model_fields_set
+    if not given or same_place(here.tracking_uri, before.tracking_uri):
+        return tracking_of(record)
+    old, new = without_password(before.tracking_uri), without_password(here.tracking_uri)
+    _aside(
+        f"Study {record.name} was tracked at {old}; as mlflow.yaml or MLFLOW_TRACKING_URI has it, "
+        f"it is tracked at {new} from now on."
+    )
+    place = {"tracking_uri": here.tracking_uri, "artifact_root": here.artifact_root}
+    return before.model_copy(update=place)
 
 
 def _names(client: Any, settings: TrackingSettings, model: str | None) -> list[str]:

@@ -16,6 +16,8 @@ _RAYS_OWN = "RAY_AUTH_"
 """Every process of a Ray cluster needs its token."""
 # An address's user and password end at an @; what follows a colon may also be its port.
 _PASSWORD = re.compile(r"(://[^\s/:@]*):(?!\d+/)(?:[^\s/]*|[^\s@]*)@")
+# Where it is no server of HTTP, no @ comes after a port.
+_OF_DATABASE = re.compile(r"(?<!http)(?<!https)(://[^\s/:@]*):(?:[^\s/]*|[^\s@]*)@")
 _PARAMETER = re.compile(
     r"(\b\w*(?:password|passwd|pwd|secret|token)(?:=|%3D))(?:(?!%3B)[^\s&;'\"])+", re.IGNORECASE
 )
@@ -23,7 +25,9 @@ _PARAMETER = re.compile(
 
 def masked(text: str) -> str:
     """Text in which the passwords of addresses are replaced by ***."""
-    return _PARAMETER.sub(r"\1***", _PASSWORD.sub(r"\1:***@", text))
+    for address in (_PASSWORD, _OF_DATABASE):
+        text = address.sub(r"\1:***@", text)
+    return _PARAMETER.sub(r"\1***", text)
 
 
 def holds_password(address: str) -> bool:

@@ -24,16 +24,24 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, OperationalError
 
+from search.credentials import masked
 from search.records import ConfigError, InUse, LedgerError
 
 CONNECT_SECONDS = 5
 PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
 LOCK_TIMEOUT_SECONDS = 30
-EXPECTED = (
-    "expected postgresql://user:password@host/database or sqlite:///path, special characters of "
-    "the password as %40 for @, %2F for / and so on"
-)
+ENCODED = "special characters of the password as %40 for @, %2F for / and so on"
+EXPECTED = f"expected postgresql://user:password@host/database or sqlite:///path, {ENCODED}"
+TIMEOUTS = {
+    "psycopg": ("connect_timeout",),
+    "psycopg2": ("connect_timeout",),
+    "pymysql": ("connect_timeout", "read_timeout"),
+    "mysqldb": ("connect_timeout", "read_timeout"),
+    "pyodbc": ("timeout",),
+    "pymssql": ("login_timeout",),
+}
+"""What drivers call the seconds that they wait for a server."""
 DURABLE = {
     "sqlite": (
         "PRAGMA journal_mode=WAL",
@@ -52,6 +60,12 @@ DURABLE = {
 DAMAGE = ("malformed", "not a database", "no such table", "no such column")
 """What SQLite says of a file that is not as it was written."""
 SOMEBODY = "another process"
+PERMISSION = ("readonly database", "unable to open")
+"""What SQLite says of a file or folder that it may not write."""
+NEEDS_PERMISSION = (
+    "this user needs permission to write it and the folder that it is in, and a disk that is not "
+    "mounted read-only."
+)
 SCHEMA_LOCK = 0x506F6469756D
 STUDY_KEY = "hashtextextended('podium ' || current_schema() || ' ' || :study, 0)"
 HOLDER = text(
@@ -126,7 +140,7 @@ class Database:
             LedgerError: nothing was written, or, where the connection was `lost`, perhaps all.
             IntegrityError: what was to be written contradicts what is there.
         """
-        with self._told(), self._connected() as connection:
+        with self._in_our_words(), self._connect() as connection:
             self._keep_study_lock()
             with connection.begin():
                 if self.path is not None:
@@ -141,7 +155,7 @@ class Database:
         Raises:
             LedgerError: it cannot be read, or holds something else than Podium writes.
         """
-        with self._told(), self._connected() as connection:
+        with self._in_our_words(), self._connect() as connection:
             if self.path is None:
                 connection.execution_options(
                     isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -178,10 +192,10 @@ class Database:
         if self.path is not None:
             yield
             return
-        with self._told():
+        with self._in_our_words():
             lock = self._locked(study, who)
         if lock is None:
-            with self._told():
+            with self._in_our_words():
                 holder = self._holder(study) or SOMEBODY
             raise InUse(held_by(study, holder))
         self._study_lock = study, who, lock
@@ -202,7 +216,7 @@ class Database:
         """
         if self.path is not None:
             return
-        with self._told():
+        with self._in_our_words():
             holder = self._holder(study)
         if holder is not None:
             raise InUse(held_by(study, holder))
@@ -218,7 +232,7 @@ class Database:
         return None
 
     def _holder(self, study: str) -> str | None:
-        with self._connected() as connection:
+        with self._connect() as connection:
             row = connection.execute(HOLDER, {"study": study}).first()
         if row is None:
             return None
@@ -249,11 +263,6 @@ class Database:
                 )
             self._study_lock = study, who, again
 
-    @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        with self._connect() as connection:
-            yield connection
-
     def _connect(self) -> Connection:
         """A connection that answers; a server that is being started again is waited for, once."""
         deadline = time.monotonic() + (0.0 if self._given_up else self.patience_seconds)
@@ -270,7 +279,7 @@ class Database:
                 return connection
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _in_our_words(self) -> Iterator[None]:
         """Turns the database's errors into Podium's."""
         try:
             yield
@@ -286,6 +295,10 @@ class Database:
             return LedgerError(
                 f"The ledger {self.name} is damaged: {reason}. Put back a copy of it, or save what "
                 f"can be read by `sqlite3 {self.name} .recover`."
+            )
+        if lacks_permission(reason):
+            return LedgerError(
+                f"The ledger {self.name} cannot be written: {reason}. {kept}; {NEEDS_PERMISSION}"
             )
         if "disk is full" in reason:
             return LedgerError(
@@ -307,9 +320,31 @@ def held_by(study: str, holder: str) -> str:
     )
 
 
+def trouble_of(address: str) -> str:
+    """Why a database, of any kind, lets nobody in; "" where it does. Found out within seconds."""
+    try:
+        url = make_url(address)
+        driver = url.get_dialect().driver
+        arguments = dict.fromkeys(TIMEOUTS.get(driver, ()), CONNECT_SECONDS)
+        engine = create_engine(url, connect_args=arguments)
+        try:
+            engine.connect().close()
+        finally:
+            engine.dispose()
+    except Exception as error:  # noqa: BLE001 - each driver has errors of its own
+        cause = getattr(error, "orig", None) or error
+        return masked(" ".join(str(cause).split()))[:300].rstrip(".")
+    return ""
+
+
 def reason_of(error: DBAPIError) -> str:
     """What the database says, in one line."""
     return " ".join(str(error.orig).split())[:300].rstrip(".")
+
+
+def lacks_permission(reason: str) -> bool:
+    """Whether it is not for the database that it fails, but for who uses it."""
+    return any(words in reason for words in PERMISSION)
 
 
 def since(now_ms: int) -> str:

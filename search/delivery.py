@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from search.escaping import as_line
-from search.folder import find_study, study_path
+from search.folder import find_study, study_folder, study_path
 from search.ledger import Ledger, StudyRecord
-from search.lock import held
-from search.records import ConfigError, Phase, PodiumError, State, TrackingError, one_line
+from search.lock import held, is_of_another_folder
+from search.records import Phase, PodiumError, RunElsewhere, State, TrackingError, one_line
 from search.registry import (
     RegisteredModel,
     artifact_link,
@@ -19,7 +19,13 @@ from search.registry import (
     register_recommended,
     remove_duplicates,
 )
-from search.settings import TrackingSettings, without_password
+from search.settings import (
+    RUNS_PATH,
+    TrackingSettings,
+    same_place,
+    stored_tracking,
+    without_password,
+)
 from search.tracking import RUN_STATUS, Tracker, check_tracking, is_away
 
 UNUSED_BY_NOTEBOOKS = frozenset(
@@ -189,23 +195,24 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         now_ms: the time.
 
     Raises:
-        ConfigError: another process runs the study, or it was run in another folder.
+        InUse: another process runs the study.
+        RunElsewhere: it was run in another folder.
         TrackingError: MLflow does not answer, or refuses.
     """
     folder = study_path(study)
     if not folder.is_dir():
-        raise ConfigError(
-            f"Study {study} was run in another folder, which has its model and its report: "
-            f"`podium sync {study}` there."
-        )
+        if is_of_another_folder(study, ledger.database, RUNS_PATH):
+            raise RunElsewhere(
+                f"Study {study} was run in another folder, which has its model and its report: "
+                f"`podium sync {study}` there."
+            )
+        study_folder(study)  # Somebody removed it; a lock needs one.
     with held(study, folder, ledger.database, now_ms):
         record = find_study(ledger, study)
-        missing = left(ledger, record)
-        if not missing:
-            return f"{study}: nothing to deliver{_goes_on(record)}."
         check_tracking(settings)
+        tracker = make_tracker(ledger, record, settings)
         try:
-            said = _deliver(ledger, record, settings, missing)
+            said = _deliver(ledger, record, settings, tracker)
         except PodiumError:
             raise
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
@@ -225,9 +232,15 @@ def _goes_on(record: StudyRecord) -> str:
     return f"; it has not ended, `podium resume {record.name}` goes on with it"
 
 
-def _deliver(ledger: Ledger, record: StudyRecord, settings: TrackingSettings, missing: Left) -> str:
-    tracker = make_tracker(ledger, record, settings)
-    refusal = None
+def _deliver(
+    ledger: Ledger, record: StudyRecord, settings: TrackingSettings, tracker: Tracker
+) -> str:
+    # Before it is asked what MLflow lacks: a store may have lost what it was told.
+    tracker.patiently(tracker.reach)
+    _keep_place(ledger, record, settings)
+    missing, refusal = left(ledger, record), None
+    if not missing:
+        return "nothing to deliver"
     try:
         tracker.patiently(tracker.deliver)
     except Exception as error:
@@ -242,6 +255,14 @@ def _deliver(ledger: Ledger, record: StudyRecord, settings: TrackingSettings, mi
     return said
 
 
+def _keep_place(ledger: Ledger, record: StudyRecord, settings: TrackingSettings) -> None:
+    """Puts on record where a study is tracked, if that is not where it was."""
+    before = stored_tracking(f"study {record.name}", record.settings)
+    if not same_place(before.tracking_uri, settings.tracking_uri):
+        place = settings.model_dump(mode="json", include={"tracking_uri", "artifact_root"})
+        ledger.set_tracking(record.name, place)
+
+
 def _deliver_end(
     ledger: Ledger, record: StudyRecord, settings: TrackingSettings, tracker: Tracker
 ) -> str:
@@ -252,6 +273,9 @@ def _deliver_end(
             said += f"; its model is {model.uri}"
         except TrackingError as error:
             said += f"; {error}".rstrip(".")
+    files = [study_path(record.name) / name for name in ARTIFACTS]
+    if record.state is State.COMPLETED and not any(path.exists() for path in files):
+        said += "; its report and figures are gone"
     ended_ms = record.ended_ms or record.started_ms
     tracker.patiently(lambda: tell_end(ledger, tracker, record.state, record.reason, ended_ms))
     return said

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import pwd
 import shlex
 from pathlib import Path
 
+from search.credentials import masked
 from search.ledger import LEDGER_NAME, Ledger, StudyRecord
 from search.records import ConfigError
 from search.settings import RUNS_PATH, STUDY_NAME
@@ -80,6 +82,38 @@ def exposed(*others: Path) -> list[str]:
         for path in (RUNS_PATH, *others)
         if path.exists() and path.stat().st_mode & 0o077
     ]
+
+
+def refused(error: OSError) -> str:
+    """What the system does not let this user do, and whose permission it takes, for people."""
+    reason = masked(error.strerror or str(error))
+    if error.filename is None:
+        return f"{reason}."
+    path = Path(os.fsdecode(error.filename))
+    if not isinstance(error, PermissionError):
+        return f"{path}: {reason}."
+    place, owner = _owned(path)
+    return (
+        f"{path}: {reason}: {place} belongs to {owner}, and this user ({_name(os.geteuid())}) may "
+        f"not use it. Ask {owner} for permission, or work in a folder of your own."
+    )
+
+
+def _owned(path: Path) -> tuple[Path, str]:
+    """The part of a path that keeps this user from the rest of it, and whose it is."""
+    for place in (path, *path.parents):
+        try:
+            return place, _name(place.stat().st_uid)
+        except OSError:
+            continue
+    return path, "another user"
+
+
+def _name(user_id: int) -> str:
+    try:
+        return pwd.getpwuid(user_id).pw_name
+    except KeyError:  # a container's user may have no name
+        return str(user_id)
 
 
 def find_study(ledger: Ledger, name: str) -> StudyRecord:

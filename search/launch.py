@@ -20,7 +20,7 @@ from search.delivery import make_tracker
 from search.folder import find_study, has_ledger, open_ledger, study_path
 from search.ledger import Ledger, StudyRecord, taken
 from search.lock import check_free
-from search.records import ConfigError, DataError, Phase, PodiumError, State
+from search.records import ConfigError, DataError, Phase, PodiumError, State, TrackingError
 from search.sampler import check_space
 from search.settings import (
     STUDY_NAME,
@@ -38,7 +38,11 @@ VERSIONED = ("ray", "optuna", "tensorflow", "keras", "mlflow", "numpy", "scikit-
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """A study that passed every check and is about to begin."""
+    """A study that passed every check and is about to begin.
+
+    Attributes:
+        note: what stands in its way and does not stop it; "" where nothing does.
+    """
 
     name: str
     settings: StudySettings
@@ -46,6 +50,7 @@ class Launch:
     data: LoadedData
     cluster: Cluster
     concurrent: int
+    note: str = ""
 
 
 def prepare(settings: StudySettings) -> Launch:
@@ -59,14 +64,24 @@ def prepare(settings: StudySettings) -> Launch:
     return _prepared(name, settings)
 
 
-def _prepared(name: str, settings: StudySettings) -> Launch:
+def _prepared(name: str, settings: StudySettings, *, again: bool = False) -> Launch:
     space = open_space(find_space(settings.space))
     if settings.grid:
         space = listed_space(space, settings.grid)
     data = load_data(settings)
     _check_folds(settings.folds, data)
     check_space(space, data.training.image_shape)
-    check_tracking(settings.tracking)
+    note = ""
+    try:
+        check_tracking(settings.tracking)
+    except TrackingError as error:
+        if not again:
+            raise
+        # It would go on, too, if MLflow had gone away a minute later.
+        note = (
+            f"{error} The study goes on without MLflow; `podium sync {name}` delivers later what "
+            "it lacks."
+        )
     cluster = join_cluster(settings.address)
     try:
         concurrent = cluster.concurrency(
@@ -75,7 +90,7 @@ def _prepared(name: str, settings: StudySettings) -> Launch:
     except PodiumError:
         leave_cluster()
         raise
-    return Launch(name, settings, space, data, cluster, concurrent)
+    return Launch(name, settings, space, data, cluster, concurrent, note)
 
 
 def prepare_again(
@@ -85,7 +100,7 @@ def prepare_again(
 
     Args:
         record: the study.
-        tracking: where it is tracked, with the password that the ledger does not keep.
+        tracking: where it is tracked from now on, with the password that the ledger does not keep.
         flags: settings that may differ; None: as before.
 
     Raises:
@@ -94,7 +109,7 @@ def prepare_again(
     settings = settings_again(record.settings, tracking, flags)
     check_not_ended(record, settings)
     _check_proposals_are_known(record.name)
-    launch = _prepared(record.name, settings)
+    launch = _prepared(record.name, settings, again=True)
     found = study_facts(launch, launch.space.baseline_config())
     for fact in ("fingerprint", "baseline", "space"):
         if record.facts.get(fact) not in (None, found[fact]):
@@ -259,7 +274,7 @@ def begin(
         ConfigError: there is a study of that name.
     """
     settings = launch.settings
-    stored = {**_stored(settings), **extra}
+    stored = {**settings.model_dump(mode="json"), **extra}  # without a password
     if again:
         ledger.reopen_study(launch.name, stored)
     else:
@@ -322,11 +337,6 @@ def new_name(*words: str) -> str:
     stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
     name = "".join(c if STUDY_NAME.fullmatch(f"a{c}") else "-" for c in "-".join(words))
     return f"{name.strip('-._')[:40] or 'study'}-{stamp}"
-
-
-def _stored(settings: StudySettings) -> dict[str, Any]:
-    """The settings as the ledger keeps them: without a password."""
-    return settings.model_dump(mode="json")
 
 
 def _check_name_is_free(name: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
@@ -32,7 +32,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from search.database import Database, reason_of
+from search.database import NEEDS_PERMISSION, Database, lacks_permission, reason_of
 from search.records import (
     Assignment,
     ConfigError,
@@ -181,11 +181,15 @@ class Delivery:
     Attributes:
         epochs: at most `EPOCHS_PER_DELIVERY`, the first ones.
         more: whether there are others.
+        totals: of the trial, as they are stored; whatever version wrote them.
+        compiled: likewise.
     """
 
     trial: TrialRecord
     epochs: tuple[EpochReport, ...]
-    more: bool = False
+    more: bool
+    totals: str | None
+    compiled: str | None
 
 
 def _repeatable(call: Callable[Given, Result]) -> Callable[Given, Result]:
@@ -232,10 +236,10 @@ class Ledger:
                 self._prepare()
         except DBAPIError as error:
             self.close()
-            raise ConfigError(
-                f"{name} cannot be used as a ledger: {reason_of(error)}. Put back a copy of it, or "
-                "work in another folder."
-            ) from None
+            reason, advice = reason_of(error), "Put back a copy of it, or work in another folder."
+            if lacks_permission(reason):
+                advice = f"For that, {NEEDS_PERMISSION}"
+            raise ConfigError(f"{name} cannot be used as a ledger: {reason}. {advice}") from None
         except ConfigError:
             self.close()
             raise
@@ -349,6 +353,18 @@ class Ledger:
     def set_study_run(self, name: str, run_id: str) -> None:
         """Records the study's parent run in MLflow."""
         self._update_study(name, run_id=run_id)
+
+    @_repeatable
+    def set_tracking(self, name: str, tracking: Mapping[str, Any]) -> None:
+        """Records that a study is tracked elsewhere: those of its tracking settings that differ."""
+        with self._database.written() as connection:
+            which = _studies.c.name == name
+            settings = json.loads(
+                str(connection.scalar(select(_studies.c.settings).where(which).with_for_update()))
+            )
+            kept = settings.get("tracking")
+            settings["tracking"] = {**(kept if isinstance(kept, dict) else {}), **tracking}
+            connection.execute(update(_studies).where(which).values(settings=_dump(settings)))
 
     def _update_study(self, name: str, **values: Any) -> None:
         with self._database.written() as connection:
@@ -525,7 +541,7 @@ class Ledger:
     # Delivery to MLflow
 
     @_repeatable
-    def undelivered(self, study: str, limit: int, after: int = -1) -> list[Delivery]:
+    def deliveries(self, study: str, limit: int, after: int = -1) -> list[Delivery]:
         """Up to `limit` trials of which MLflow has not been told everything, oldest first.
 
         Only those whose number is above `after`.
@@ -556,7 +572,7 @@ class Ledger:
                     connection, (_tests.c.study == study) & (_tests.c.number == row.number)
                 )
                 trial = _trial(row, len(epochs), tests.get(row.number, ()))
-                deliveries.append(Delivery(trial, epochs, more))
+                deliveries.append(Delivery(trial, epochs, more, row.totals, row.compiled))
             return deliveries
 
     @_repeatable
@@ -591,6 +607,24 @@ class Ledger:
             connection.execute(update(_trials).where(_one(study, number)).values(run_id=run_id))
 
     @_repeatable
+    def forget_delivery(self, study: str, numbers: Collection[int] | None = None) -> None:
+        """Records that MLflow has nothing any more of some trials of a study; None: of all of it.
+
+        They are delivered again, to other runs.
+        """
+        with self._database.written() as connection:
+            for table in (_trials, _epochs):
+                which = table.c.study == study
+                if numbers is not None:
+                    which &= table.c.number.in_(numbers)
+                values = {"delivered": False} | ({"run_id": None} if table is _trials else {})
+                connection.execute(update(table).where(which).values(**values))
+            if numbers is None:
+                connection.execute(delete(_told).where(_told.c.study == study))
+                run = update(_studies).where(_studies.c.name == study).values(run_id=None)
+                connection.execute(run)
+
+    @_repeatable
     def mark_delivered(self, study: str, delivery: Delivery) -> None:
         """Records that MLflow has all of `delivery`; what came since stays undelivered."""
         number, trial = delivery.trial.number, delivery.trial
@@ -615,13 +649,11 @@ class Ledger:
                 select(func.count()).where((_tests.c.study == study) & (_tests.c.number == number))
             )
             if not left and tested == len(trial.tests):
-                totals = _dump(asdict(trial.totals)) if trial.totals else None
-                compiled = _dump(trial.compiled) if trial.compiled else None
                 connection.execute(
                     update(_trials)
                     .where(_one(study, number) & (_trials.c.state == trial.state))
-                    .where(_trials.c.totals.is_not_distinct_from(totals))
-                    .where(_trials.c.compiled.is_not_distinct_from(compiled))
+                    .where(_trials.c.totals.is_not_distinct_from(delivery.totals))
+                    .where(_trials.c.compiled.is_not_distinct_from(delivery.compiled))
                     .values(delivered=True)
                 )
 

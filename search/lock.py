@@ -60,8 +60,26 @@ def check_free(study: str, folder: Path, database: Database) -> None:
 def _paths(study: str, folder: Path, database: Database) -> list[Path]:
     paths = [folder / LOCK_NAME]
     if database.path is not None and folder.resolve().parents[1] != database.path.resolve().parent:
-        paths.append(database.path.with_name(f"{database.path.name}.{study}.{LOCK_NAME}"))
+        paths.append(_shared_path(study, database.path))
     return paths
+
+
+def is_of_another_folder(study: str, database: Database, runs: Path) -> bool:
+    """Whether a study may have been run elsewhere than in `runs`, which does not hold it.
+
+    It was, where a ledger on a server, or of another folder, has it; or where somebody who shares
+    the ledger of this folder left a lock beside it.
+    """
+    path = database.path
+    own = path is not None and path.resolve() == runs.resolve() / path.name
+    return path is None or not own or _shared_path(study, path).exists()
+
+
+def _shared_path(study: str, ledger: Path) -> Path:
+    """Of a lock beside a ledger, for those who run studies in other folders."""
+    # Beside the file itself: each of its links would have a lock of its own.
+    path = ledger.resolve()
+    return path.with_name(f"{path.name}.{study}.{LOCK_NAME}")
 
 
 def _this_process() -> str:

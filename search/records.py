@@ -44,6 +44,10 @@ class InUse(ConfigError):
     """A study that another process runs."""
 
 
+class RunElsewhere(ConfigError):
+    """A study whose files are in another folder, or on another machine."""
+
+
 class StudyFailed(PodiumError):
     """A study that could not reach a result: its trials failed, all for the same kind of reason."""
 

@@ -15,9 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from search.escaping import as_line
-from search.records import Champion, ConfigError, ModelVersion, State, TrackingError, one_line
+from search.records import (
+    Champion,
+    ConfigError,
+    ModelVersion,
+    PodiumError,
+    State,
+    TrackingError,
+    one_line,
+)
 from search.settings import TrackingSettings, nearest, without_password
-from search.tracking import check_tracking, connect, once, sqlite_path
+from search.tracking import check_tracking, connect, is_missing, once, sqlite_path
 from search.unpacking import check_archive
 from spaces.config import TrialConfig
 
@@ -32,7 +40,6 @@ TRIAL_FILE = "trial.txt"
 """Which trial's model a folder holds: its number."""
 CHAMPION = "champion"
 PREVIOUS = "previous-champion"
-MISSING = "RESOURCE_DOES_NOT_EXIST"
 PAGE = 100
 IDENTITY = ("podium.study", "podium.trial")
 """Tags that tell which model it is, together with the run that it came from."""
@@ -326,12 +333,15 @@ def artifact_link(experiment_id: str, run_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs/{run_id}/artifacts/report.html"
 
 
-def open_registry(settings: TrackingSettings) -> MlflowClient:
-    """A client of a store that is there already; nothing is made.
+@contextmanager
+def registry(settings: TrackingSettings) -> Iterator[MlflowClient]:
+    """A client of a store that is there already; what goes wrong with it is one paragraph.
+
+    Nothing is made.
 
     Raises:
         ConfigError: it is an SQLite file that does not exist.
-        TrackingError: it does not answer.
+        TrackingError: it does not answer, refuses, or goes away.
     """
     uri = settings.tracking_uri
     if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
@@ -340,22 +350,12 @@ def open_registry(settings: TrackingSettings) -> MlflowClient:
             "change to the folder that it was run in, or correct tracking_uri in mlflow.yaml."
         )
     check_tracking(settings)
-    return connect(settings)
-
-
-@contextmanager
-def speaking(settings: TrackingSettings) -> Iterator[None]:
-    """Turns what MLflow raises within into one paragraph.
-
-    Raises:
-        TrackingError: MLflow refused, or went away.
-    """
-    from mlflow.exceptions import MlflowException
-
     try:
-        yield
-    except MlflowException as error:
-        shown = without_password(settings.tracking_uri)
+        yield connect(settings)
+    except (PodiumError, BrokenPipeError):  # the latter is whoever reads what is printed
+        raise
+    except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
+        shown = without_password(uri)
         raise TrackingError(f"The registry at {shown} refuses: {one_line(error)}") from None
 
 
@@ -376,7 +376,7 @@ def _found(get: Any, *key: str) -> Any:
     try:
         return get(*key)
     except MlflowException as error:
-        if error.error_code != MISSING:
+        if not is_missing(error):
             raise
         return None
 

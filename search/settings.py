@@ -231,12 +231,25 @@ def _listed(values: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(text.strip() for text in texts))
 
 
+def is_address(uri: str) -> bool:
+    """Whether host and port are where they seem to be.
+
+    They are not where a password has a character that ends them early, and which shows in what
+    comes after them.
+    """
+    try:
+        parts = urlsplit(uri)
+        _ = parts.port
+    except ValueError:
+        return False
+    return not parts.netloc or "@" not in parts.path + parts.query + parts.fragment
+
+
 def without_password(uri: str) -> str:
     """The address as it may be shown and stored."""
-    try:
-        password = urlsplit(uri).password
-    except ValueError:
+    if not is_address(uri):
         return "(not an address)"
+    password = urlsplit(uri).password
     return masked(uri.replace(f":{password}@", ":***@", 1) if password else uri)
 
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import http.client
+import http
 import json
 import logging
 import os
 import re
+import shlex
 import socket
+import ssl
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,9 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
-from search.ledger import Delivery, Ledger
+from search.credentials import masked
+from search.database import ENCODED, trouble_of
+from search.ledger import Delivery, Ledger, StudyRecord
 from search.records import Measures, Opening, State, TrackingError, TrialRecord, one_line
-from search.settings import TrackingSettings, without_password
+from search.settings import TrackingSettings, is_address, without_password
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -43,6 +44,7 @@ LAST_RETRY_SECONDS = 0.5
 GIVE_UP_SECONDS = 15.0
 """Nobody who waits for MLflow waits longer than this while nothing gets through."""
 ATTEMPTS = 4
+MISSING = "RESOURCE_DOES_NOT_EXIST"
 RETRIES_VARIABLE = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 RUN_STATUS = {
     State.COMPLETED: "FINISHED",
@@ -63,14 +65,15 @@ def check_tracking(settings: TrackingSettings) -> None:
         TrackingError: it does not answer, or is of a kind that MLflow 3 cannot use.
     """
     uri, shown = settings.tracking_uri, without_password(settings.tracking_uri)
-    try:
-        parts = urlsplit(uri)
-        port = parts.port
-    except ValueError as error:
-        raise TrackingError(f"The tracking URI is not an address: {error}.") from None
+    if not is_address(uri):  # None of it is told: any part may be one of the password.
+        raise TrackingError(
+            "The tracking URI is not an address: expected sqlite:///path, a database's URL or "
+            f"http(s)://host, {ENCODED}."
+        )
+    parts = urlsplit(uri)
     scheme = parts.scheme.partition("+")[0]
     if scheme in ("http", "https"):
-        _check_server(uri)
+        _check_server(settings)
     elif scheme == "sqlite":
         path = sqlite_path(uri)
         _check_sqlite(path)
@@ -80,7 +83,7 @@ def check_tracking(settings: TrackingSettings) -> None:
         if not folder.is_dir() or not os.access(folder, os.W_OK):
             raise TrackingError(f"Tracking URI {shown}: {folder} is not a folder one can write to.")
     elif scheme in DATABASES and parts.hostname:
-        _check_port(parts.hostname, port or DATABASES[scheme])
+        _check_database(uri, parts.hostname, parts.port or DATABASES[scheme])
     else:
         raise TrackingError(
             f"Tracking URI {shown!r}: expected sqlite:///path, a database's URL or http(s)://host. "
@@ -105,56 +108,110 @@ def _check_sqlite(path: Path) -> None:
         raise TrackingError(f"Tracking database {path} is a file, but not an SQLite database.")
 
 
-def _check_server(uri: str) -> None:
-    shown, parts = without_password(uri), urlsplit(uri)
-    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+def _check_server(settings: TrackingSettings) -> None:
+    """Asks what only who is let in is told, as MLflow's client would: /health is for everyone."""
+    shown = without_password(settings.tracking_uri)
     try:
-        request = urllib.request.Request(f"{plain}/health")
-        if parts.username is not None:
-            known = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
-            token = base64.b64encode(known.encode()).decode()
-            request.add_unredirected_header("Authorization", f"Basic {token}")
-        with urllib.request.urlopen(request, timeout=CONNECT_SECONDS) as answer:
-            answer.read(64)
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code in (401, 403):
-            return  # It is there; credentials are MLflow's own matter.
-        raise TrackingError(f"Tracking URI {shown}: the server answers {error.code}.") from None
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or f"{type(error).__name__} {error}"
+        answer = _ask(settings)
+    except Exception as error:  # noqa: BLE001 - MLflow wraps those of two other packages
         raise TrackingError(
-            f"Tracking URI {shown} does not answer ({reason}). Start the server, or correct "
-            "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
+            f"Tracking URI {shown} does not answer ({one_line(_root(error))}). {_way_in(error)}, "
+            "or correct tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
         ) from None
+    if answer.status_code in (401, 403):
+        hosts = "" if answer.status_code == 401 else "; its --allowed-hosts must name its host"
+        raise TrackingError(
+            f"Tracking URI {shown}: the server answers {answer.status_code} "
+            f"({' '.join(masked(answer.text).split())[:200]}). Set MLFLOW_TRACKING_USERNAME and "
+            f"MLFLOW_TRACKING_PASSWORD in the environment, to those of a user that may work "
+            f"there{hosts}."
+        )
+    if answer.status_code not in (200, 404):
+        raise TrackingError(f"Tracking URI {shown}: the server answers {answer.status_code}.")
+    try:
+        told = answer.json()
+        known = "experiment" in told or told["error_code"] == MISSING
+    except (ValueError, LookupError, TypeError):
+        known = False
+    if not known:
+        raise TrackingError(
+            f"Tracking URI {shown}: a server answers, but not as MLflow does. Correct tracking_uri "
+            "in mlflow.yaml; where MLflow is not at the root of its host, the path belongs to it."
+        )
 
 
-def _check_port(host: str, port: int) -> None:
+def _ask(settings: TrackingSettings) -> Any:
+    """The server's answer to who asks for the experiment, whatever it is; once, within seconds."""
+    _prepare_mlflow()
+    from mlflow.utils.credentials import get_default_host_creds
+    from mlflow.utils.rest_utils import http_request
+
+    return http_request(
+        get_default_host_creds(settings.tracking_uri),
+        "/api/2.0/mlflow/experiments/get-by-name",
+        "GET",
+        max_retries=0,
+        raise_on_status=False,
+        timeout=CONNECT_SECONDS,
+        params={"experiment_name": settings.experiment},
+    )
+
+
+def _root(error: BaseException) -> BaseException:
+    """The error that others were made of."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
+def _way_in(error: BaseException) -> str:
+    if isinstance(_root(error), ssl.SSLError):
+        return "Name the certificate of its authority in MLFLOW_TRACKING_SERVER_CERT_PATH"
+    return "Start the server"
+
+
+def _check_database(uri: str, host: str, port: int) -> None:
+    advice = "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
     try:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except (OSError, UnicodeError) as error:
         raise TrackingError(
             f"Tracking database at {host}:{port} does not answer ({error}). Start it, or correct "
-            "tracking_uri in mlflow.yaml; sqlite:///runs/mlflow.db needs no server."
+            f"{advice}"
         ) from None
+    if trouble := trouble_of(uri):
+        raise TrackingError(
+            f"Tracking database at {host}:{port} lets nobody in ({trouble}). Correct "
+            f"MLFLOW_TRACKING_URI, which holds its password, or {advice}"
+        )
 
 
 def connect(settings: TrackingSettings) -> MlflowClient:
     """A client of the store that the settings name. Imports MLflow, which takes seconds."""
-    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
-    os.environ.setdefault(RETRIES_VARIABLE, "2")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
-    # At the end of a run it would print the address, with the password in it.
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
+    _prepare_mlflow()
     import mlflow
 
     # It prints a stack trace of each error that it raises as well.
     logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    if not settings.tracking_uri.startswith("http"):
+        # It would try ten times, for two minutes, and say nothing meanwhile.
+        from mlflow.store.db import utils
+
+        utils.MAX_RETRY_COUNT = 1
     if settings.tracking_uri.startswith("sqlite:"):
         sqlite_path(settings.tracking_uri).parent.mkdir(parents=True, exist_ok=True)
     # A client's own URI is not enough: `models:/` addresses are resolved with the global one.
     mlflow.set_tracking_uri(settings.tracking_uri)
     return mlflow.MlflowClient()
+
+
+def _prepare_mlflow() -> None:
+    """Sets the variables that MLflow reads when it is imported, and later."""
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault(RETRIES_VARIABLE, "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "15")
+    # At the end of a run it would print the address, with the password in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
 
 
 def is_away(error: BaseException) -> bool:
@@ -165,6 +222,11 @@ def is_away(error: BaseException) -> bool:
         return False
     unavailable = getattr(error, "error_code", "") == "TEMPORARILY_UNAVAILABLE"
     return isinstance(cause, OSError) or unavailable
+
+
+def is_missing(error: BaseException) -> bool:
+    """Whether MLflow does not have what it was asked for."""
+    return getattr(error, "error_code", "") == MISSING
 
 
 def once(create: Callable[[], str], find: Callable[[], str | None]) -> str:
@@ -283,9 +345,35 @@ class Tracker:
         Raises:
             Exception: MLflow's; what was delivered before stays so.
         """
-        self._begin()
-        self._deliver_openings()
-        self._deliver_trials()
+        try:
+            self._deliver_all()
+        except Exception as error:
+            if not is_missing(error):
+                raise
+            # The store was lost meanwhile, or a run in it: once more, to what there is now.
+            self._run_id, self._openings_told = "", 0
+            self._taken_up.clear()
+            self._deliver_all()
+
+    def reach(self) -> None:
+        """Finds the study's runs in MLflow, and makes a parent run where there is none.
+
+        What MLflow was told and does not have any more is undelivered afterwards.
+
+        Raises:
+            TrackingError: somebody deleted the run or its experiment, and can take that back.
+            Exception: MLflow's.
+        """
+        if self._client is None:
+            self._client = connect(self._settings)
+        if not self._run_id:
+            run_id = self._parent_run()
+            self._forget_lost_trials(run_id)
+            self._go_on(run_id)
+            self._run_id = run_id
+            self._progress()
+            heard, self.on_reached = self.on_reached, lambda _: None
+            heard(self._client)
 
     def patiently(self, work: Callable[[], Item]) -> Item:
         """Does what can be done again, until it is done.
@@ -388,22 +476,63 @@ class Tracker:
     def _progress(self) -> None:
         self._got_through = time.monotonic()
 
-    def _begin(self) -> None:
-        if self._client is None:
-            self._client = connect(self._settings)
-        if not self._experiment_id:
-            self._experiment_id = _experiment(self._client, self._settings)
-        if not self._run_id:
-            run_id = self._parent_run()
-            self._go_on(run_id)
-            self._run_id = run_id
-            self._progress()
-            self.on_reached(self._client)
+    def _deliver_all(self) -> None:
+        self.reach()
+        self._deliver_openings()
+        self._deliver_trials()
 
     def _parent_run(self) -> str:
+        """The study's run: the one that the ledger or MLflow knows, or else a new one."""
         study = self._ledger.study(self._study)
+        run = self._kept_run(study.run_id) if study and study.run_id else None
+        if run is None:
+            self._experiment_id = _experiment(self.client, self._settings)
+            return self._new_parent_run(study)
+        # Where it is, whatever its experiment is called by now.
+        self._experiment_id, run_id = str(run.info.experiment_id), str(run.info.run_id)
+        _check_artifacts(self.client.get_experiment(self._experiment_id), self._settings)
+        if _is_open(run.info) and self._has_ended(study):
+            # A copy of the store from before that: nobody knows what else it lacks.
+            self._ledger.forget_delivery(self._study)
+            self._ledger.set_study_run(self._study, run_id)
+        return run_id
+
+    def _has_ended(self, study: StudyRecord | None) -> bool:
+        """Whether the study has, and MLflow was told."""
+        if study is None or study.state is State.RUNNING:
+            return False
+        return self._ledger.is_end_told(self._study)
+
+    def _kept_run(self, run_id: str) -> Any:
+        """MLflow's run; None where it is gone for good."""
+        try:
+            run = self.client.get_run(run_id)
+        except Exception as error:
+            if not is_missing(error):
+                raise
+            return None
+        self._check_active(run)
+        return run
+
+    def _check_active(self, run: Any) -> None:
+        """Refuses a run that somebody deleted: it is theirs to say that it is wanted again.
+
+        Raises:
+            TrackingError: it says how.
+        """
+        if run.info.lifecycle_stage != "deleted":
+            return
+        _check_experiment(self.client.get_experiment(run.info.experiment_id))
+        run_id = run.info.run_id
+        raise TrackingError(
+            f"Run {run_id} of study {self._study} was deleted in MLflow: `mlflow runs restore "
+            f"--run-id {run_id}` brings it back, `mlflow gc --run-ids {run_id}` removes it for "
+            "good, and Podium makes another one then."
+        )
+
+    def _new_parent_run(self, study: StudyRecord | None) -> str:
         if study is not None and study.run_id is not None:
-            return study.run_id
+            self._ledger.forget_delivery(self._study)
         started_ms = study.started_ms if study else 0
         run_id = once(
             lambda: self._create_run(self._study, started_ms, {"podium.study": self._study}),
@@ -412,6 +541,22 @@ class Tracker:
         self._ledger.set_study_run(self._study, run_id)
         return run_id
 
+    def _forget_lost_trials(self, parent_id: str) -> None:
+        """Lets those be told again of which MLflow has no run, or one that does not know its end.
+
+        The latter where its store is a copy of an older day.
+        """
+        query = f"tags.`mlflow.parentRunId` = '{parent_id}'"
+        # Deleted ones too: what was told of them need not be told again.
+        found = {run.info.run_id: run.info for run in self._client_runs(query, deleted_too=True)}
+        for trial in self._ledger.trials(self._study):
+            run_id, info = trial.run_id, found.get(trial.run_id)
+            if run_id is not None and info is None:
+                self._ledger.forget_delivery(self._study, [trial.number])
+            elif run_id is not None and _is_open(info) and trial.state is not State.RUNNING:
+                self._ledger.forget_delivery(self._study, [trial.number])
+                self._ledger.set_trial_run(self._study, trial.number, run_id)
+
     def _parents(self, started_ms: int) -> Iterator[Any]:
         """Runs of this study and no other: elsewhere there may be one of the same name."""
         runs = self._client_runs(
@@ -419,11 +564,14 @@ class Tracker:
         )
         return (run for run in runs if "mlflow.parentRunId" not in run.data.tags)
 
-    def _client_runs(self, query: str) -> Iterator[Any]:
+    def _client_runs(self, query: str, *, deleted_too: bool = False) -> Iterator[Any]:
+        from mlflow.entities import ViewType
+
+        view = ViewType.ALL if deleted_too else ViewType.ACTIVE_ONLY
         token: str | None = None
         while True:
             page = self.client.search_runs(
-                [self._experiment_id], query, max_results=RUNS_PER_PAGE, page_token=token
+                [self._experiment_id], query, view, RUNS_PER_PAGE, page_token=token
             )
             yield from page
             token = page.token
@@ -469,6 +617,7 @@ class Tracker:
         from mlflow.entities import RunTag
 
         run = self.client.get_run(run_id)
+        self._check_active(run)
         if not run.inputs.dataset_inputs:
             self.client.log_inputs(run_id, datasets=[self._dataset()])
         if trial.reason is None and "podium.reason" in run.data.tags:
@@ -520,7 +669,7 @@ class Tracker:
         more, refusal = True, None
         while more:
             more, after = False, -1
-            while deliveries := self._ledger.undelivered(self._study, TRIALS_PER_ROUND, after):
+            while deliveries := self._ledger.deliveries(self._study, TRIALS_PER_ROUND, after):
                 after = deliveries[-1].trial.number
                 for delivery in deliveries:
                     try:
@@ -598,6 +747,11 @@ class Tracker:
             "podium.state": State.RUNNING,
             **({"podium.experiment": trial.experiment} if trial.experiment else {}),
         }
+
+
+def _is_open(info: Any) -> bool:
+    """Whether a run is there, and MLflow was not told of its end."""
+    return (info.status, info.lifecycle_stage) == ("RUNNING", "active")
 
 
 def _opening_in_words(opening: Opening) -> str:
@@ -691,12 +845,49 @@ def _experiment(client: MlflowClient, settings: TrackingSettings) -> str:
             existing = client.get_experiment_by_name(settings.experiment)
             if existing is None:
                 raise
-    if existing.lifecycle_stage == "deleted":
-        raise TrackingError(
-            f"The experiment {settings.experiment!r} was deleted in MLflow: restore it there, or "
-            "name another one in mlflow.yaml."
-        )
+    _check_experiment(existing)
+    _check_artifacts(existing, settings)
     return str(existing.experiment_id)
+
+
+def _check_artifacts(experiment: Any, settings: TrackingSettings) -> None:
+    """Refuses to write artifacts to where this folder was before it was renamed or copied.
+
+    MLflow keeps their absolute place with the experiment.
+
+    Raises:
+        TrackingError: it says how to go on.
+    """
+    uri, root = settings.tracking_uri, Path(settings.artifact_root)
+    location, here = str(experiment.artifact_location), Path.cwd().resolve()
+    is_ours = uri.startswith("sqlite:") and here in sqlite_path(uri).resolve().parents
+    if not (is_ours and location.startswith("file:")) or root.is_absolute():
+        return
+    place = Path(unquote(urlsplit(location).path))
+    if place.parts[-len(root.parts) :] != root.parts or place.resolve() == root.resolve():
+        return
+    before = Path(*place.parts[: -len(root.parts)])
+    raise TrackingError(
+        f"This folder is not where it was: artifacts of the experiment {experiment.name!r} are in "
+        f"{place}, and MLflow would go on to write there. Move the folder back to {before}, or "
+        f"link that to it: `ln -s {shlex.quote(str(here))} {shlex.quote(str(before))}`; of a copy, "
+        f"move {sqlite_path(uri)} away, and `podium sync STUDY` fills a new one."
+    )
+
+
+def _check_experiment(experiment: Any) -> None:
+    """Refuses an experiment that somebody deleted.
+
+    Raises:
+        TrackingError: it says how to go on.
+    """
+    if experiment.lifecycle_stage == "deleted":
+        number = experiment.experiment_id
+        raise TrackingError(
+            f"The experiment {experiment.name!r} was deleted in MLflow: `mlflow experiments "
+            f"restore --experiment-id {number}` brings it back, `mlflow gc --experiment-ids "
+            f"{number}` removes it for good, and Podium makes another one then."
+        )
 
 
 def _key(name: str) -> str:

@@ -241,9 +241,11 @@ def _check_answers(address: str) -> None:
     if address == "auto":
         return
     host, _, port = address.rpartition(":")
+    _, at, rest = address.rpartition("@")
+    shown = f"***@{rest}" if at else address  # Before it there may be a password.
     if not host or not port.isdecimal() or "/" in host:
         raise ConfigError(
-            f"Ray address {address!r}: expected host:port or auto. A study runs on a machine of "
+            f"Ray address {shown!r}: expected host:port or auto. A study runs on a machine of "
             "its cluster; ray:// is not supported."
         )
     advice = "Start one with `ray start --head`, or leave --address out to use this machine."
@@ -251,7 +253,7 @@ def _check_answers(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise ConfigError(
-            f"No Ray cluster answers at {address!r} ({_one_line(error)}). {advice}"
+            f"No Ray cluster answers at {shown!r} ({_one_line(error)}). {advice}"
         ) from None
     try:
         # Its own process: Ray's client retries for longer than the time there is, and prints.
@@ -263,7 +265,7 @@ def _check_answers(address: str) -> None:
         )
     except subprocess.SubprocessError:
         raise ConfigError(
-            f"What answers at {address!r} is not a Ray cluster that lets this user in. {advice}"
+            f"What answers at {shown!r} is not a Ray cluster that lets this user in. {advice}"
         ) from None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.server
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -95,14 +96,18 @@ def tracked(folder: Path) -> Tracked:
 
 
 @contextlib.contextmanager
-def serving(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[int]:
-    """Serves HTTP on a free port of this machine, silently; gives the port."""
+def serving(
+    handler: type[http.server.BaseHTTPRequestHandler], context: ssl.SSLContext | None = None
+) -> Iterator[int]:
+    """Serves HTTP, or HTTPS, on a free port of this machine, silently; gives the port."""
 
     class Silent(handler):  # type: ignore[misc, valid-type]
         def log_message(self, *_: object) -> None:
             """Says nothing."""
 
     httpd = http.server.HTTPServer(("127.0.0.1", 0), Silent)
+    if context is not None:
+        httpd.socket = context.wrap_socket(httpd.socket, server_side=True)
     thread = threading.Thread(target=httpd.serve_forever, daemon=True)
     thread.start()
     try:

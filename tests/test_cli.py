@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+import os
+import pwd
 import re
 import statistics
+import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ from mlflow.entities import Run
 
 from search import cli
 from search.ledger import Ledger
-from search.records import Phase, State
+from search.records import ConfigError, Phase, State
 from search.tables import Format, print_rows
 from spaces.notebooks import NOTEBOOKS
 from tests.running import Finished, podium
@@ -92,6 +97,75 @@ def test_markdown_cells_cannot_end_their_table_cell(capsys: pytest.CaptureFixtur
 def test_no_rows_print_as_valid_empty_output(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([], Format.JSON)
     assert capsys.readouterr().out == "[]\n"
+
+
+# Files of another user
+
+
+@pytest.fixture
+def anothers(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder that somebody else ran a study in; relative to it, the process is nobody's."""
+    for module in ("search.delivery", "search.registry", "search.study"):
+        importlib.import_module(module)  # nobody may not be able to read them
+    with tempfile.TemporaryDirectory() as name:
+        monkeypatch.chdir(name)
+        Path(name).chmod(0o755)
+        Ledger(Path("runs/ledger.db")).close()
+        yield Path(name)
+        os.seteuid(os.getuid())
+
+
+def _as_another_user() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    os.seteuid(pwd.getpwnam("nobody").pw_uid)
+
+
+@pytest.mark.parametrize("command", ["status", "sync", "sync s", "champion", "resume s"])
+def test_a_folder_that_is_another_users_is_told_with_whose_it_is(
+    anothers: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+) -> None:
+    Path("runs").chmod(0o700)
+    _as_another_user()
+    assert _call(monkeypatch, command) == 2
+    err = " ".join(capsys.readouterr().err.split())
+    assert err.startswith("podium: runs/")
+    assert "Permission denied: runs belongs to root" in err
+    assert "nobody" in err
+
+
+def test_a_ledger_that_this_user_may_only_read_is_not_called_damaged(anothers: Path) -> None:
+    Path("runs").chmod(0o755)
+    Path("runs/ledger.db").chmod(0o644)
+    _as_another_user()
+    with pytest.raises(ConfigError, match="needs permission to write it") as caught:
+        Ledger(Path("runs/ledger.db"))
+    assert "Put back" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "podium: No space left on device.\n"),
+        (OSError(30, "Read-only file system", "runs/x"), "podium: runs/x: Read-only file system."),
+    ],
+)
+def test_what_the_system_refuses_is_one_paragraph(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: OSError,
+    said: str,
+) -> None:
+    def refuse() -> None:
+        raise error
+
+    monkeypatch.setattr("search.folder.existing_ledger", refuse)
+    assert _call(monkeypatch, "status") == 2
+    assert capsys.readouterr().err.startswith(said)
 
 
 # A grid of listed values, searched by folds

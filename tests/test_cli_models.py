@@ -7,6 +7,7 @@ import io
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -267,6 +268,28 @@ def test_in_an_empty_folder_nothing_is_made(
     assert result.exception.exit_code == 2
     assert "podium run" in str(result.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["promote", "first"], ["rollback"], ["champion"], ["predict", NAME, "a.npy"]],
+)
+def test_a_damaged_store_is_one_paragraph_at_once(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, words: Sequence[str]
+) -> None:
+    desk.add_study("first")
+    store = desk.folder / "damaged.db"
+    store.write_bytes(b"SQLite format 3\0" + b"damaged" * 1_000)
+    ledger = Ledger(Path("runs/ledger.db"))
+    ledger.set_tracking("first", {"tracking_uri": f"sqlite:///{store}"})
+    ledger.close()
+    Path("mlflow.yaml").write_text(f"tracking_uri: sqlite:///{store}\n")
+    began = time.monotonic()
+    done = desk(*words)
+    assert done.code == 2
+    assert "The registry at sqlite:///" in done.error
+    assert "\n" not in done.error
+    assert time.monotonic() - began < 10
 
 
 def test_rollback_and_champion_tell_the_history(desk: Desk) -> None:

@@ -423,3 +423,13 @@ def test_a_process_that_dies_while_it_makes_a_ledger_leaves_nothing_of_it(
     assert database.tables() == set()
     database.close()
     Ledger(place).close()
+
+
+def test_a_file_that_may_only_be_read_is_told_so_and_not_called_damaged(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    ledger.engine.dispose()
+    event.listen(ledger.engine, "connect", lambda c, _: c.execute("PRAGMA query_only=ON"))
+    with pytest.raises(LedgerError, match="needs permission to write it") as caught:
+        ledger.begin_study("s", {}, {}, 0)
+    assert "once it works again" not in str(caught.value)
+    ledger.close()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from search.launch import SteadyClock, check_not_ended
+from search import launch
+from search.launch import SteadyClock, check_not_ended, prepare, prepare_again
 from search.ledger import StudyRecord
-from search.records import ConfigError, State
-from search.settings import StudySettings
+from search.records import ConfigError, State, TrackingError
+from search.settings import StudySettings, TrackingSettings
+from search.tuning import Cluster
 
 SECOND = 10**9
 
@@ -69,3 +72,20 @@ def test_a_study_that_is_past_an_earlier_cut_is_cut_no_more() -> None:
     check_not_ended(record, StudySettings(trials=100, time_budget=100))
     with pytest.raises(ConfigError, match=r"--trials \+50` gives it 50 more"):
         check_not_ended(record, StudySettings(trials=50, time_budget=1_000))
+
+
+def test_mlflow_that_is_away_holds_up_no_study_that_goes_on_but_one_that_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    cluster = Cluster(((2, 0),), "test")
+    monkeypatch.setattr(launch, "join_cluster", lambda _: cluster)
+    away = TrackingSettings(tracking_uri="http://127.0.0.1:1")
+    settings = StudySettings(study="s", tracking=away)
+    with pytest.raises(TrackingError, match="does not answer"):
+        prepare(settings)
+    stored = settings.model_dump(mode="json")
+    record = StudyRecord("s", stored, {}, State.INTERRUPTED, None, 0, None, None, None)
+    note = prepare_again(record, away, {}).note
+    assert "http://127.0.0.1:1 does not answer" in note
+    assert "`podium sync s`" in note

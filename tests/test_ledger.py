@@ -326,7 +326,7 @@ def test_later_totals_replace_earlier_ones(ledger: Ledger) -> None:
 def delivered_epochs(ledger: Ledger) -> list[tuple[int, list[int]]]:
     return [
         (item.trial.number, [epoch.epoch for epoch in item.epochs])
-        for item in ledger.undelivered(STUDY, 10)
+        for item in ledger.deliveries(STUDY, 10)
     ]
 
 
@@ -334,22 +334,22 @@ def test_what_was_not_delivered_is_offered_until_it_is_marked(ledger: Ledger) ->
     ledger.append(STUDY, 0, make_report(make_epoch(1), make_epoch(2)))
     assert delivered_epochs(ledger) == [(0, [1, 2])]
     assert delivered_epochs(ledger) == [(0, [1, 2])]
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     assert delivered_epochs(ledger) == []
 
 
 def test_only_what_is_new_is_offered_again(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     ledger.append(STUDY, 0, make_report(make_epoch(2)))
     assert delivered_epochs(ledger) == [(0, [2])]
 
 
 def test_the_end_of_a_trial_is_offered_even_without_new_epochs(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     ledger.end_trial(STUDY, 0, State.FAILED, 5, "out of memory")
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     assert (delivery.trial.state, delivery.trial.reason) == (State.FAILED, "out of memory")
     assert delivery.epochs == ()
 
@@ -358,7 +358,7 @@ def test_an_epoch_that_arrives_between_reading_and_marking_stays_undelivered(
     ledger: Ledger,
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.append(STUDY, 0, make_report(make_epoch(2)))
     ledger.mark_delivered(STUDY, delivery)
     assert delivered_epochs(ledger) == [(0, [2])]
@@ -366,7 +366,7 @@ def test_an_epoch_that_arrives_between_reading_and_marking_stays_undelivered(
 
 def test_an_epoch_that_arrives_in_the_midst_of_marking_stays_undelivered(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     late: list[Future[None]] = []
     with ThreadPoolExecutor(1) as pool:
 
@@ -387,21 +387,21 @@ def test_an_end_that_arrives_between_reading_and_marking_stays_undelivered(
     ledger: Ledger,
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.end_trial(STUDY, 0, State.COMPLETED, 5)
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert (left.trial.state, left.epochs) == (State.COMPLETED, ())
 
 
 def test_totals_that_arrive_between_reading_and_marking_stay_undelivered(ledger: Ledger) -> None:
     totals = make_totals(measures=make_measures(roc_auc_ovo=math.nan), best_epoch=1)
     ledger.append(STUDY, 0, make_report(make_epoch(1), totals=totals))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     newer = make_report(totals=replace(totals, best_epoch=2))
     ledger.append(STUDY, 0, newer)
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert left.trial.totals is not None
     assert left.trial.totals.best_epoch == 2
 
@@ -409,19 +409,19 @@ def test_totals_that_arrive_between_reading_and_marking_stay_undelivered(ledger:
 def test_first_totals_that_arrive_between_reading_and_marking_stay_undelivered(
     ledger: Ledger,
 ) -> None:
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.append(STUDY, 0, make_report(totals=make_totals()))
     ledger.mark_delivered(STUDY, delivery)
-    assert len(ledger.undelivered(STUDY, 10)) == 1
+    assert len(ledger.deliveries(STUDY, 10)) == 1
 
 
 def test_compiled_settings_that_arrive_between_reading_and_marking_stay_undelivered(
     ledger: Ledger,
 ) -> None:
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.append(STUDY, 0, make_report(compiled={"learning_rate": 0.1}))
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert left.trial.compiled == {"learning_rate": 0.1}
 
 
@@ -433,15 +433,66 @@ def test_totals_that_are_not_a_number_can_be_marked_delivered(ledger: Ledger) ->
             make_epoch(1), totals=make_totals(measures=make_measures(roc_auc_ovo=math.nan))
         ),
     )
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
-    assert ledger.undelivered(STUDY, 10) == []
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
+    assert ledger.deliveries(STUDY, 10) == []
 
 
 def test_a_repeated_epoch_is_not_delivered_twice(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
     assert delivered_epochs(ledger) == [(0, [])]
+
+
+def test_a_study_that_is_tracked_elsewhere_keeps_its_other_settings(ledger: Ledger) -> None:
+    ledger.begin_study("moved", {"trials": 3, "tracking": {"tracking_uri": "a", "x": 1}}, {}, 0)
+    for name in ("moved", STUDY):
+        ledger.set_tracking(name, {"tracking_uri": "b"})
+    moved, other = ledger.study("moved"), ledger.study(STUDY)
+    assert moved is not None
+    assert other is not None
+    assert moved.settings == {"trials": 3, "tracking": {"tracking_uri": "b", "x": 1}}
+    assert other.settings == {"trials": 2, "tracking": {"tracking_uri": "b"}}
+
+
+def _all_told(ledger: Ledger, study: str = STUDY) -> None:
+    ledger.set_study_run(study, "parent")
+    for trial in ledger.trials(study):
+        ledger.set_trial_run(study, trial.number, f"run {trial.number}")
+    for delivery in ledger.deliveries(study, 10):
+        ledger.mark_delivered(study, delivery)
+    ledger.set_end_told(study)
+
+
+def test_a_trial_that_mlflow_has_lost_is_delivered_again_from_its_first_epoch(
+    ledger: Ledger,
+) -> None:
+    ledger.begin_trial(STUDY, make_assignment(1), now_ms=200)
+    for number in (0, 1):
+        ledger.append(STUDY, number, make_report(make_epoch(1), make_epoch(2)))
+    _all_told(ledger)
+    ledger.forget_delivery(STUDY, [1])
+    [delivery] = ledger.deliveries(STUDY, 10)
+    assert (delivery.trial.number, delivery.trial.run_id) == (1, None)
+    assert [item.epoch for item in delivery.epochs] == [1, 2]
+    assert ledger.trials(STUDY)[0].run_id == "run 0"
+    assert ledger.is_end_told(STUDY)
+
+
+def test_a_study_that_mlflow_has_lost_is_delivered_again_and_no_other_one(ledger: Ledger) -> None:
+    ledger.begin_study("other", {}, {}, 0)
+    ledger.begin_trial("other", make_assignment(0), 0)
+    for study in (STUDY, "other"):
+        ledger.append(study, 0, make_report(make_epoch(1)))
+        _all_told(ledger, study)
+    ledger.forget_delivery(STUDY)
+    found = ledger.study(STUDY)
+    assert found is not None
+    assert found.run_id is None
+    assert not ledger.is_end_told(STUDY)
+    assert [len(item.epochs) for item in ledger.deliveries(STUDY, 10)] == [1]
+    assert ledger.deliveries("other", 10) == []
+    assert ledger.is_end_told("other")
 
 
 def test_undelivered_trials_are_offered_oldest_first_and_no_more_than_asked_for(
@@ -451,15 +502,15 @@ def test_undelivered_trials_are_offered_oldest_first_and_no_more_than_asked_for(
         ledger.begin_trial(STUDY, make_assignment(number), now_ms=1)
     ledger.begin_study("other", {}, {}, now_ms=1)
     ledger.begin_trial("other", make_assignment(9), now_ms=1)
-    assert [item.trial.number for item in ledger.undelivered(STUDY, 3)] == [0, 1, 2]
-    assert [item.trial.number for item in ledger.undelivered("other", 3)] == [9]
+    assert [item.trial.number for item in ledger.deliveries(STUDY, 3)] == [0, 1, 2]
+    assert [item.trial.number for item in ledger.deliveries("other", 3)] == [9]
 
 
 def test_marking_one_trial_leaves_the_others(ledger: Ledger) -> None:
     ledger.begin_trial(STUDY, make_assignment(1), now_ms=1)
     for number in (0, 1):
         ledger.append(STUDY, number, make_report(make_epoch(1)))
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 1)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 1)[0])
     assert delivered_epochs(ledger) == [(1, [1])]
 
 
@@ -468,9 +519,9 @@ def test_what_was_delivered_is_remembered_by_the_next_process(
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
     ledger.set_trial_run(STUDY, 0, "run-7")
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
     again = reopen()
-    assert again.undelivered(STUDY, 10) == []
+    assert again.deliveries(STUDY, 10) == []
     assert again.trials(STUDY)[0].run_id == "run-7"
 
 
@@ -513,7 +564,7 @@ def test_results_on_the_test_split_come_back_in_the_order_of_their_epochs(
     ledger.record_tests(STUDY, 0, [late, early])
     for found in (ledger, reopen()):
         assert found.trials(STUDY)[0].tests == (early, late)
-        assert found.undelivered(STUDY, 10)[0].trial.tests == (early, late)
+        assert found.deliveries(STUDY, 10)[0].trial.tests == (early, late)
 
 
 def test_results_of_one_trial_are_not_those_of_another(ledger: Ledger) -> None:
@@ -553,26 +604,26 @@ def test_results_for_a_trial_that_was_never_begun_are_refused(ledger: Ledger) ->
 def _deliver(ledger: Ledger) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals()))
     ledger.end_trial(STUDY, 0, State.COMPLETED, 5)
-    ledger.mark_delivered(STUDY, ledger.undelivered(STUDY, 10)[0])
-    assert ledger.undelivered(STUDY, 10) == []
+    ledger.mark_delivered(STUDY, ledger.deliveries(STUDY, 10)[0])
+    assert ledger.deliveries(STUDY, 10) == []
 
 
 def test_results_of_a_trial_that_was_delivered_are_offered_then(ledger: Ledger) -> None:
     _deliver(ledger)
     ledger.record_tests(STUDY, 0, [make_result(1)])
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     assert (delivery.trial.tests, delivery.epochs) == ((make_result(1),), ())
     ledger.mark_delivered(STUDY, delivery)
-    assert ledger.undelivered(STUDY, 10) == []
+    assert ledger.deliveries(STUDY, 10) == []
 
 
 def test_results_that_arrive_between_reading_and_marking_stay_undelivered(ledger: Ledger) -> None:
     _deliver(ledger)
     ledger.record_tests(STUDY, 0, [make_result(1)])
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.record_tests(STUDY, 0, [make_result(2)])
     ledger.mark_delivered(STUDY, delivery)
-    [left] = ledger.undelivered(STUDY, 10)
+    [left] = ledger.deliveries(STUDY, 10)
     assert left.trial.tests == (make_result(1), make_result(2))
 
 
@@ -580,10 +631,10 @@ def test_first_results_that_arrive_between_reading_and_marking_stay_undelivered(
     ledger: Ledger,
 ) -> None:
     ledger.append(STUDY, 0, make_report(make_epoch(1)))
-    [delivery] = ledger.undelivered(STUDY, 10)
+    [delivery] = ledger.deliveries(STUDY, 10)
     ledger.record_tests(STUDY, 0, [make_result(1)])
     ledger.mark_delivered(STUDY, delivery)
-    assert [item.trial.tests for item in ledger.undelivered(STUDY, 10)] == [(make_result(1),)]
+    assert [item.trial.tests for item in ledger.deliveries(STUDY, 10)] == [(make_result(1),)]
 
 
 # The test lock

@@ -309,3 +309,22 @@ def test_whoever_lost_the_study_while_the_server_was_away_writes_no_more(server:
             pytest.fail("was let in")
     first.close()
     second.close()
+
+
+def test_a_ledger_that_is_a_link_has_one_lock_for_all_who_share_it(tmp_path: Path) -> None:
+    real = tmp_path / "shared" / "ledger.db"
+    for name in ("shared", "one", "two"):
+        (tmp_path / name / "runs" / "studies" / STUDY).mkdir(parents=True)
+    real.touch()
+    places = []
+    for name in ("one", "two"):
+        place = tmp_path / name / "runs" / "ledger.db"
+        place.symlink_to(real)
+        places.append((place.parent / "studies" / STUDY, Database(place)))
+    (first, database), (second, other) = places
+    with (
+        held(STUDY, first, database, 0),
+        pytest.raises(ConfigError, match="is being run by process"),
+        held(STUDY, second, other, 0),
+    ):
+        pass

@@ -19,9 +19,8 @@ from search.registry import (
     choose,
     find_champion,
     model_names,
-    open_registry,
     read_card,
-    speaking,
+    registry,
     unpack,
 )
 from search.settings import TrackingSettings
@@ -235,16 +234,35 @@ def test_a_card_tells_the_images_and_classes_of_a_version(
 
 def test_a_registry_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "mlflow.db"
-    with pytest.raises(ConfigError, match=r"No models here: .*mlflow\.db does not exist"):
-        open_registry(TrackingSettings(tracking_uri=f"sqlite:///{path}"))
+    settings = TrackingSettings(tracking_uri=f"sqlite:///{path}")
+    with (
+        pytest.raises(ConfigError, match=r"No models here: .*mlflow\.db does not exist"),
+        registry(settings),
+    ):
+        pass
     assert not path.parent.exists()
 
 
-def test_what_mlflow_refuses_is_one_paragraph_without_the_password(
-    store: mlflow.MlflowClient,
+class _StrangeError(Exception):
+    """As one of a database's driver, which is none of MLflow's."""
+
+
+@pytest.mark.parametrize("error", [_StrangeError, mlflow.MlflowException, ConnectionError])
+def test_what_the_registry_refuses_is_one_paragraph_without_the_password(
+    store: mlflow.MlflowClient, error: type[Exception]
 ) -> None:
-    settings = TrackingSettings(tracking_uri="postgresql://me:secret@host/db")
-    with pytest.raises(TrackingError, match="refuses") as error, speaking(settings):
-        store.get_registered_model("nothing")
-    assert "secret" not in str(error.value)
-    assert "\n" not in str(error.value)
+    settings = TrackingSettings(tracking_uri=str(store.tracking_uri))
+    text = "cannot reach\npostgresql://me:secret@host/db"
+    with pytest.raises(TrackingError, match=r"refuses: .*cannot") as caught, registry(settings):
+        raise error(text)
+    assert "secret" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("error", [ConfigError, BrokenPipeError])
+def test_what_is_not_the_registrys_fault_is_not_told_as_such(
+    store: mlflow.MlflowClient, error: type[Exception]
+) -> None:
+    settings = TrackingSettings(tracking_uri=str(store.tracking_uri))
+    with pytest.raises(error, match="its own words"), registry(settings):
+        raise error("its own words")

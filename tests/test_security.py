@@ -104,12 +104,23 @@ def test_tune_does_not_hand_on_what_is_secret() -> None:
          "mssql+pyodbc:///?odbc_connect=UID%3Dme%3BPWD%3D***%3BX%3D1"),
         ("sqlite:///runs/mlflow.db", "sqlite:///runs/mlflow.db"),
         ("http://me@host/x", "http://me@host/x"),
+        ("postgresql://user:12/34@host/db", "postgresql://user:***@host/db"),
+        ("redis://:12/34@host:6379", "redis://:***@host:6379"),
     ],
 )  # fmt: skip
 def test_a_password_is_masked_in_every_place_of_an_address(address: str, shown: str) -> None:
     assert masked(address) == shown
     assert masked(shown) == shown
     assert holds_password(address) == (address != shown)
+
+
+@pytest.mark.parametrize(
+    "address", ["redis://:s3cret@127.0.0.1:1", "u:s3cret@127.0.0.1:1", "u:s3cret@", "u:s3c@ret@h:1"]
+)
+def test_the_password_of_a_ray_address_is_not_told(address: str) -> None:
+    with pytest.raises(ConfigError, match=r"'\*\*\*@") as caught:
+        join_cluster(address)
+    assert "s3c" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -510,21 +521,26 @@ def test_what_fails_tells_no_password(tmp_path: Path, home: Path, server: Server
     place.mkdir()
     variables = {**CANARIES, "HOME": str(home), "RAY_TMPDIR": str(home)}
     wrong = {"MLFLOW_TRACKING_URI": server.address(WRONG)}
-    ran = _watch(
-        *["run", "--study", "untold", "--trials", "1", "--max-epochs", "1", "--finalists", "0"],
-        *["--scheduler", "none"],
-        folder=place,
-        **variables,
-        **wrong,
-    )
+    study = ["run", "--study", "untold", "--trials", "1", "--max-epochs", "1", "--finalists", "0"]
+    study += ["--scheduler", "none"]
+    said = [podium(*study, folder=place, seconds=600, **variables, **wrong)]
+    assert said[-1].code == 2, said[-1]
+    assert "MLFLOW_TRACKING_PASSWORD" in said[-1].err
+    said.append(podium(*study, folder=place, seconds=600, **variables))
+    assert said[-1].code == 0, said[-1]
+    # A study that goes on does not wait for MLflow, whose password is wrong all the time.
+    again = ["resume", "untold", "--trials", "+1"]
+    ran = _watch(*again, folder=place, **variables, **wrong)
+    said.append(ran.finished)
     assert ran.finished.code == 0, ran.finished.err
+    assert "The study goes on without MLflow" in ran.finished.err
     assert "MLflow does not have everything" in ran.finished.err
-    said = [ran.finished, podium("champion", folder=place, seconds=600, **variables, **wrong)]
+    said.append(podium("champion", folder=place, seconds=600, **variables, **wrong))
     assert said[-1].code == 2, said[-1]
     _end(server.process)
-    for words in (["champion"], ["run"], ["resume", "untold", "--trials", "+1"]):
+    for words, code in ((["champion"], 2), (["run"], 2), (again, 0)):
         said.append(podium(*words, folder=place, seconds=600, **variables, **wrong))
-        assert said[-1].code == 2, said[-1]
+        assert said[-1].code == code, said[-1]
         assert "admin:***@" in said[-1].err
     _check_nothing_leaked(said, ran.environments, _files(tmp_path, home))
 

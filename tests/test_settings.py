@@ -857,6 +857,9 @@ def test_nearest_guesses_regardless_of_case_and_lists_in_order() -> None:
         ("postgresql://u:p%40ss@h/db", "postgresql://u:***@h/db"),
         ("http://me@host", "http://me@host"),
         ("http://[::1", "(not an address)"),
+        ("http://user:12/34@host", "(not an address)"),
+        ("postgresql://user:s3cr#t@host/db", "(not an address)"),
+        ("sqlite:////home/me@work/mlflow.db", "sqlite:////home/me@work/mlflow.db"),
     ],
 )
 def test_an_address_is_shown_without_its_password(uri: str, shown: str) -> None:

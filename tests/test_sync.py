@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from search.ledger import Ledger
 from search.lock import held
 from search.records import PodiumError, State
 from tests.faults.servers import free_port
-from tests.stores import new_store
+from tests.stores import new_store, restore, snapshot
 from tests.unsynced import ENDED, STUDY, begin, ended, interrupted, open_ledger, stored
 from tests.unsynced import tracking as tracking_of
 
@@ -89,7 +90,7 @@ def test_a_second_sync_stores_nothing_and_says_so(desk: Desk) -> None:
     ended(desk.folder).close()
     assert desk("sync").code == 0
     found = stored(desk.folder)
-    assert desk("sync").out == "Nothing to deliver: MLflow has all of every study here.\n"
+    assert desk("sync").out.startswith("Nothing to deliver: MLflow was told all of every study")
     assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
     assert stored(desk.folder) == found
     # Even if the ledger had not lived to hear of it.
@@ -208,13 +209,44 @@ def test_from_another_folder_that_shares_the_ledger_nothing_is_delivered(
     elsewhere.mkdir()
     monkeypatch.setenv("PODIUM_LEDGER", f"sqlite:///{desk.folder}/runs/ledger.db")
     monkeypatch.chdir(elsewhere)
-    for words in (["sync"], ["sync", STUDY]):
-        done = desk(*words)
-        assert done.code == 2
-        assert f"Study {STUDY} was run in another folder" in done.err
+    done = desk("sync", STUDY)
+    assert done.code == 2
+    assert f"Study {STUDY} was run in another folder" in done.err
+    # Of all studies it is none that could be delivered here: no failure of this one.
+    done = desk("sync")
+    assert done.code == 0
+    assert f"Study {STUDY} was run in another folder" in done.out
     assert list(elsewhere.iterdir()) == []
     monkeypatch.chdir(desk.folder)
     assert "its model is models:/podium-pets/1" in desk("sync", STUDY).out
+
+
+def test_a_study_whose_folder_somebody_removed_is_delivered_without_what_was_in_it(
+    desk: Desk,
+) -> None:
+    ended(desk.folder).close()
+    shutil.rmtree(desk.folder / "runs" / "studies")
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    assert "delivered 2 trials and its end" in done.out
+    for part in ("its model cannot be registered", "its report and figures are gone"):
+        assert part in done.out
+    assert len(stored(desk.folder)["runs"]) == 3
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
+def test_a_study_that_another_folder_ran_on_this_ledger_is_left_to_that_folder(
+    desk: Desk, tmp_path: Path
+) -> None:
+    ledger = ended(desk.folder)
+    elsewhere = tmp_path / "elsewhere" / "runs" / "studies" / STUDY
+    shutil.move(desk.folder / "runs" / "studies" / STUDY, elsewhere)
+    with held(STUDY, elsewhere, ledger.database, 0):
+        pass
+    done = desk("sync", STUDY)
+    assert done.code == 2
+    assert f"Study {STUDY} was run in another folder" in done.err
+    assert left(ledger, find_study(ledger, STUDY)) == Left(2, True)
 
 
 def test_what_stands_in_the_way_of_a_study_is_no_success(desk: Desk) -> None:
@@ -334,3 +366,236 @@ def test_what_mlflow_made_after_its_client_gave_up_is_removed_at_the_end(desk: D
     assert [m.model_id for m in client.search_logged_models([tracker.experiment_id])] == [
         model.model_id
     ]
+
+
+# What MLflow has lost
+
+
+def _told_once(desk: Desk) -> Ledger:
+    """A study that MLflow was told all of."""
+    ledger = ended(desk.folder)
+    assert desk("sync", STUDY).code == 0
+    return ledger
+
+
+def _is_to_be_told(ledger: Ledger) -> None:
+    """Something new of the first trial."""
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("update trials set delivered = 0 where number = 0")
+
+
+def _gone_for_good(desk: Desk, run_id: str) -> None:
+    """A run that was deleted, and that MLflow's garbage collection has removed."""
+    desk.client.delete_run(run_id)
+    desk.client._tracking_client.store._hard_delete_run(run_id)
+
+
+def test_a_store_that_was_lost_is_filled_again_from_nothing(desk: Desk) -> None:
+    _told_once(desk).close()
+    expected = stored(desk.folder)
+    restore(desk.client, snapshot(new_store(desk.folder / "empty")))
+    assert desk.client.search_experiments(filter_string="name = 'podium'") == []
+    shutil.rmtree(desk.folder / "runs" / "artifacts")
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{STUDY}: delivered 2 trials and its end; its model is")
+    assert stored(desk.folder) == expected
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
+def test_a_store_of_an_older_day_is_told_what_it_has_lost_since(desk: Desk) -> None:
+    ledger = begin(desk.folder)
+    assert desk("sync", STUDY).code == 0
+    old = snapshot(desk.client)
+    ledger.close()
+    shutil.rmtree(desk.folder / "runs" / "studies")
+    Path("runs/ledger.db").unlink()
+    ledger = ended(desk.folder)
+    assert desk("sync", STUDY).code == 0
+    expected = stored(desk.folder)
+    restore(desk.client, old)
+    done = desk("sync", STUDY)
+    assert "and its end" in done.out, done.err
+    found = stored(desk.folder)
+    assert {part: found[part] for part in ("runs", "versions", "models")} == {
+        part: expected[part] for part in ("runs", "versions", "models")
+    }
+    assert left(ledger, find_study(ledger, STUDY)) == Left(0, False)
+
+
+def test_sync_of_all_does_not_say_that_mlflow_has_what_nobody_asked_it_for(desk: Desk) -> None:
+    _told_once(desk).close()
+    said = desk("sync").out
+    assert said.startswith("Nothing to deliver")
+    assert "`podium sync STUDY`" in said
+
+
+def test_a_trial_whose_run_is_gone_for_good_gets_a_new_one_and_no_other_is_told_again(
+    desk: Desk,
+) -> None:
+    ledger = _told_once(desk)
+    expected = stored(desk.folder)
+    lost = str(ledger.trials(STUDY)[0].run_id)
+    _gone_for_good(desk, lost)
+    assert desk("sync", STUDY).out == f"{STUDY}: delivered 1 trial.\n"
+    found = stored(desk.folder)
+    assert found["runs"] == expected["runs"]
+    assert found["versions"] == expected["versions"]
+    assert ledger.trials(STUDY)[0].run_id != lost
+
+
+def test_a_parent_run_that_is_gone_for_good_is_made_again_with_all_of_its_trials(
+    desk: Desk,
+) -> None:
+    ledger = _told_once(desk)
+    expected = stored(desk.folder)["runs"]
+    first = find_study(ledger, STUDY)
+    trials = {str(trial.run_id) for trial in ledger.trials(STUDY)}
+    for run_id in (str(first.run_id), *trials):
+        _gone_for_good(desk, run_id)
+    assert "delivered 2 trials and its end" in desk("sync", STUDY).out
+    assert stored(desk.folder)["runs"] == expected
+    assert find_study(ledger, STUDY).run_id != first.run_id
+
+
+@pytest.mark.parametrize("which", ["parent", "trial"])
+def test_a_run_in_mlflows_trash_is_named_with_what_brings_it_back(desk: Desk, which: str) -> None:
+    """Somebody deleted it, and can take that back: a second one beside it would be a surprise."""
+    ledger = _told_once(desk)
+    expected = stored(desk.folder)["runs"]
+    run_id = str(find_study(ledger, STUDY).run_id)
+    if which == "trial":
+        run_id = str(ledger.trials(STUDY)[0].run_id)
+        _is_to_be_told(ledger)
+    desk.client.delete_run(run_id)
+    done = desk("sync", STUDY)
+    assert done.code != 0
+    for part in ("was deleted in MLflow", f"mlflow runs restore --run-id {run_id}"):
+        assert part in done.err
+    desk.client.restore_run(run_id)
+    assert desk("sync", STUDY).code == 0
+    assert stored(desk.folder)["runs"] == expected
+
+
+def test_a_trial_that_was_deleted_once_all_of_it_was_told_stays_deleted(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    desk.client.delete_run(str(ledger.trials(STUDY)[0].run_id))
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+    assert len(stored(desk.folder)["runs"]) == 2
+
+
+def test_a_deleted_experiment_is_to_be_restored_because_another_one_would_not_be_used(
+    desk: Desk,
+) -> None:
+    _told_once(desk).close()
+    expected = stored(desk.folder)["runs"]
+    experiment = desk.client.get_experiment_by_name("podium")
+    desk.client.delete_experiment(experiment.experiment_id)
+    ended(desk.folder, study="second").close()
+    for study in (STUDY, "second"):
+        done = desk("sync", study)
+        assert done.code == 2
+        advice = f"mlflow experiments restore --experiment-id {experiment.experiment_id}"
+        assert advice in done.err
+        assert "name another one" not in done.err
+    desk.client.restore_experiment(experiment.experiment_id)
+    assert desk("sync", STUDY).code == 0
+    assert stored(desk.folder)["runs"] == expected
+
+
+def test_an_experiment_that_got_another_name_in_mlflow_keeps_its_studies(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    experiment = desk.client.get_experiment_by_name("podium")
+    desk.client.rename_experiment(experiment.experiment_id, "of last year")
+    _is_to_be_told(ledger)
+    assert desk("sync", STUDY).out == f"{STUDY}: delivered 1 trial.\n"
+    assert len(desk.client.search_runs([experiment.experiment_id])) == 3
+    assert desk.client.get_experiment_by_name("podium") is None
+
+
+# MLflow elsewhere
+
+
+def test_a_study_whose_server_moved_is_delivered_to_the_address_that_mlflow_yaml_has_now(
+    desk: Desk,
+) -> None:
+    ledger = ended(desk.folder, f"http://me:secret@127.0.0.1:{free_port()}")
+    here = f"sqlite:///{desk.folder}/runs/mlflow.db"
+    Path("mlflow.yaml").write_text(
+        f"tracking_uri: {here}\nartifact_root: {desk.folder}/runs/artifacts\nexperiment: other\n"
+    )
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    said = " ".join(done.err.split())
+    assert f"Study {STUDY} was tracked at http://me:***@127.0.0.1" in said
+    assert f"is tracked at {here} from now on" in said
+    # In the experiment that the study was begun for.
+    assert len(stored(desk.folder)["runs"]) == 3
+    settings = find_study(ledger, STUDY).settings
+    assert settings["tracking"]["tracking_uri"] == here
+    assert settings["trials"] == 24
+    again = desk("sync", STUDY)
+    assert (again.out, again.err) == (f"{STUDY}: nothing to deliver.\n", "")
+
+
+def test_a_study_that_was_told_goes_as_a_whole_to_another_store(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _told_once(desk).close()
+    expected = stored(desk.folder)["runs"]
+    other = desk.folder / "other"
+    uri = str(new_store(other).tracking_uri)
+    monkeypatch.setattr("search.settings.ENVIRONMENT_URI", uri)
+    Path("mlflow.yaml").write_text(f"artifact_root: {other}/artifacts\n")
+    done = desk("sync", STUDY)
+    assert "delivered 2 trials and its end; its model is" in done.out, done.err
+    assert stored(other)["runs"] == expected
+    assert stored(desk.folder)["runs"] == expected
+    monkeypatch.setattr("search.settings.ENVIRONMENT_URI", None)
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
+def test_an_address_that_nobody_gave_moves_no_study(desk: Desk) -> None:
+    uri = f"http://127.0.0.1:{free_port()}"
+    ended(desk.folder, uri).close()
+    Path("mlflow.yaml").write_text("experiment: other\n")
+    done = desk("sync", STUDY)
+    assert done.code == 2
+    assert f"{uri} does not answer" in " ".join(done.err.split())
+
+
+LOCAL = {"artifact_root": "runs/artifacts"}
+
+
+def test_a_folder_that_was_renamed_writes_nothing_to_where_it_was(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    old, new = desk.folder / "old place", desk.folder / "new"
+    new_store(old)
+    monkeypatch.chdir(old)
+    for study in ("first", "second"):
+        ledger = ended(old, study=study)
+        ledger.set_tracking(study, LOCAL)
+        ledger.close()
+    assert desk("sync", "first").code == 0
+    monkeypatch.chdir(desk.folder)
+    old.rename(new)
+    monkeypatch.chdir(new)
+    monkeypatch.setattr("search.settings.ENVIRONMENT_URI", f"sqlite:///{new}/runs/mlflow.db")
+    for study in ("first", "second"):
+        done = desk("sync", study)
+        assert done.code == 2
+        assert f"ln -s {new} '{old}'" in done.err
+    assert not old.exists()
+    old.symlink_to(new)
+    assert "delivered 2 trials and its end" in desk("sync", "second").out
+    assert desk("sync", "first").out == "first: nothing to deliver.\n"
+
+
+def test_artifacts_that_somebody_wants_elsewhere_are_left_there(desk: Desk) -> None:
+    elsewhere = desk.folder / "elsewhere"
+    desk.client.create_experiment("podium", artifact_location=elsewhere.as_uri())
+    ledger = ended(desk.folder)
+    ledger.set_tracking(STUDY, LOCAL)
+    assert desk("sync", STUDY).code == 0
+    assert list(elsewhere.iterdir()) != []

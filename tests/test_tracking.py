@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import base64
 import http.server
+import ipaddress
 import json
 import math
 import os
 import socket
+import socketserver
+import ssl
+import threading
 import time
 import tracemalloc
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +41,7 @@ from search.tracking import (
     Tracker,
     check_tracking,
     config_params,
+    connect,
     evaluation,
     is_away,
     once,
@@ -43,7 +49,9 @@ from search.tracking import (
 )
 from spaces.config import TrialConfig
 from tests.builders import make_measures, make_totals, make_trial
+from tests.postgres import ENCODED, Server
 from tests.running import serving
+from tests.stores import new_store
 
 TAGS = {"podium.data": "digits", "podium.space": "mlp"}
 
@@ -97,7 +105,7 @@ def test_more_metrics_than_one_batch_takes_all_arrive_once(
     tracker.close(60)
     expected = [(e.epoch, e.timestamp_ms, e.val_accuracy) for e in _epochs(1, 300)]
     assert _history("many", ledger, "val_accuracy") == expected
-    assert ledger.undelivered("many", 10) == []
+    assert ledger.deliveries("many", 10) == []
 
 
 def test_a_replay_from_the_ledger_stores_nothing_twice(
@@ -175,7 +183,7 @@ def test_a_trial_that_mlflow_refuses_holds_up_no_other_and_makes_no_second_run(
         tracker.start()
         with pytest.raises(TrackingError, match="no room for this one"):
             tracker.close(60)
-    assert [d.trial.number for d in ledger.undelivered("refused", 10)] == [0]
+    assert [d.trial.number for d in ledger.deliveries("refused", 10)] == [0]
     client = mlflow.MlflowClient()
     experiment = client.get_experiment_by_name(store.experiment)
     runs = client.search_runs([experiment.experiment_id], "tags.`podium.study` = 'refused'")
@@ -212,7 +220,32 @@ def test_a_server_that_is_gone_never_blocks_and_is_named_at_the_end(
         tracker.close(60)
     assert not tracker.is_reached
     assert time.monotonic() - began < 30  # most of it is the import of MLflow
-    assert len(ledger.undelivered("gone", 10)[0].epochs) == 3
+    assert len(ledger.deliveries("gone", 10)[0].epochs) == 3
+
+
+def test_a_study_whose_runs_are_lost_while_it_goes_on_is_told_again_as_a_whole(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    settings = TrackingSettings(
+        tracking_uri=str(new_store(tmp_path).tracking_uri), artifact_root=str(tmp_path / "a")
+    )
+    _fill(ledger, "lost", 3)
+    ledger.record_opening(Opening("split-a", "lost", "final verdict", 1_700_000_000_000))
+    tracker = _tracker(settings, ledger, "lost")
+    heard: list[str] = []
+    tracker.on_reached = lambda client: heard.append(client.tracking_uri)
+    tracker.deliver()
+    lost = {tracker.run_id, str(ledger.trials("lost")[0].run_id)}
+    for run_id in lost:
+        tracker.client.delete_run(run_id)
+        tracker.client._tracking_client.store._hard_delete_run(run_id)
+    ledger.append("lost", 0, WorkerReport(1, _epochs(4, 4)))
+    tracker.deliver()
+    assert [step for step, *_ in _history("lost", ledger, "val_loss")] == [1, 2, 3, 4]
+    assert "podium.test_opened.1" in tracker.client.get_run(tracker.run_id).data.tags
+    assert not lost & {tracker.run_id, str(ledger.trials("lost")[0].run_id)}
+    assert len(tracker.client.search_runs([tracker.experiment_id])) == 2
+    assert heard == [settings.tracking_uri]
 
 
 def test_what_was_made_without_an_answer_is_not_made_again() -> None:
@@ -357,7 +390,7 @@ def _delivered(settings: TrackingSettings, ledger: Ledger, study: str) -> mlflow
     tracker = _tracker(settings, ledger, study)
     tracker.start()
     tracker.close(60)
-    assert ledger.undelivered(study, 10) == []
+    assert ledger.deliveries(study, 10) == []
     return mlflow.MlflowClient().get_run(str(ledger.trials(study)[0].run_id))
 
 
@@ -518,36 +551,131 @@ class _Answering(http.server.BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def server() -> Iterator[str]:
+def answering() -> Iterator[str]:
     with serving(_Answering) as port:
         yield f"http://127.0.0.1:{port}"
 
 
-def test_a_server_that_answers_errors_is_refused_before_the_study(server: str) -> None:
+def test_a_server_that_answers_errors_is_refused_before_the_study(answering: str) -> None:
     with pytest.raises(TrackingError, match="answers 500"):
-        check_tracking(TrackingSettings(tracking_uri=f"{server}/500"))
+        check_tracking(TrackingSettings(tracking_uri=f"{answering}/500"))
 
 
-def test_a_server_that_asks_for_credentials_is_there(server: str) -> None:
-    check_tracking(TrackingSettings(tracking_uri=f"{server}/401"))
+@pytest.mark.parametrize("code", [401, 403])
+def test_credentials_that_a_server_does_not_take_are_told_before_the_study(
+    answering: str, code: int
+) -> None:
+    uri = answering.replace("://", "://me:secret@")
+    with pytest.raises(TrackingError, match=f"answers {code}") as caught:
+        check_tracking(TrackingSettings(tracking_uri=f"{uri}/{code}"))
+    for part in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "me:***@"):
+        assert part in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [200, 404])
+def test_a_server_of_something_else_is_no_tracking_server(answering: str, code: int) -> None:
+    with pytest.raises(TrackingError, match="not as MLflow does"):
+        check_tracking(TrackingSettings(tracking_uri=f"{answering}/{code}"))
 
 
 class _AskingForCredentials(http.server.BaseHTTPRequestHandler):
+    """MLflow's basic-auth, in which nobody has made the experiment yet."""
+
     def do_GET(self) -> None:
         known = base64.b64encode(b"me:se@cret").decode()
-        ok = self.path == "/mlflow/health" and self.headers["Authorization"] == f"Basic {known}"
-        self.send_response(200 if ok else 500)
-        self.end_headers()
+        if self.path == "/health":  # open to everyone
+            self.send_response(200)
+            self.end_headers()
+        elif self.headers["Authorization"] != f"Basic {known}":
+            self.send_error(401)
+        elif self.path.startswith("/mlflow/api/2.0/mlflow/experiments/get-by-name?"):
+            self.send_response(404)
+            self.end_headers()
+            self.wfile.write(b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "none"}')
+        else:
+            self.send_error(500)
 
 
-def test_credentials_in_the_address_are_sent_as_basic_authentication() -> None:
+def test_credentials_are_tried_as_mlflows_client_sends_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with serving(_AskingForCredentials) as port:
         check_tracking(
             TrackingSettings(tracking_uri=f"http://me:se%40cret@127.0.0.1:{port}/mlflow/")
         )
-        with pytest.raises(TrackingError, match="answers 500") as caught:
-            check_tracking(TrackingSettings(tracking_uri=f"http://me:wrong@127.0.0.1:{port}"))
-    assert "wrong" not in str(caught.value)
+        plain = TrackingSettings(tracking_uri=f"http://127.0.0.1:{port}/mlflow")
+        with pytest.raises(TrackingError, match="answers 401"):
+            check_tracking(plain)
+        monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "me")
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "se@cret")
+        check_tracking(plain)
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "wrong")
+        with pytest.raises(TrackingError, match="answers 401"):
+            check_tracking(plain)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificate and key, in one file, of a server that only its own authority vouches for."""
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    path = tmp_path_factory.mktemp("authority") / "both.pem"
+    private = key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain)
+    path.write_bytes(certificate.public_bytes(encoding) + private)
+    return path
+
+
+@pytest.fixture
+def encrypted(authority: Path) -> Iterator[TrackingSettings]:
+    """Of a server that is reached by HTTPS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(authority)
+    with serving(_Empty, context) as port:
+        yield TrackingSettings(tracking_uri=f"https://127.0.0.1:{port}")
+
+
+class _Empty(http.server.BaseHTTPRequestHandler):
+    """MLflow without an experiment."""
+
+    def do_GET(self) -> None:
+        self.send_response(404)
+        self.end_headers()
+        self.wfile.write(b'{"error_code": "RESOURCE_DOES_NOT_EXIST"}')
+
+
+def test_a_server_whose_certificate_nobody_vouches_for_is_refused_with_the_way_out(
+    encrypted: TrackingSettings,
+) -> None:
+    with pytest.raises(TrackingError, match="certificate") as caught:
+        check_tracking(encrypted)
+    assert "MLFLOW_TRACKING_SERVER_CERT_PATH" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
+@pytest.mark.parametrize(
+    "variable",
+    ["MLFLOW_TRACKING_SERVER_CERT_PATH", "REQUESTS_CA_BUNDLE", "MLFLOW_TRACKING_INSECURE_TLS"],
+)
+def test_a_server_that_mlflows_client_trusts_is_trusted(
+    encrypted: TrackingSettings, authority: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "true" if "INSECURE" in variable else str(authority))
+    check_tracking(encrypted)
 
 
 def test_a_server_that_accepts_and_says_nothing_is_refused_within_15_s() -> None:
@@ -560,6 +688,70 @@ def test_a_server_that_accepts_and_says_nothing_is_refused_within_15_s() -> None
                 TrackingSettings(tracking_uri=f"http://127.0.0.1:{mute.getsockname()[1]}")
             )
         assert time.monotonic() - began < 15
+
+
+class _Closing(socketserver.BaseRequestHandler):
+    """A server that takes connections and closes them, as a database does that is starting."""
+
+
+@pytest.fixture
+def closing() -> Iterator[int]:
+    with socketserver.TCPServer(("127.0.0.1", 0), _Closing) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield int(server.server_address[1])
+        server.shutdown()
+        thread.join()
+
+
+def test_a_database_that_refuses_is_told_at_once_and_without_its_password(closing: int) -> None:
+    began = time.monotonic()
+    uri = f"postgresql+psycopg://u:secret@127.0.0.1:{closing}/db"
+    with pytest.raises(TrackingError, match=f"127.0.0.1:{closing} lets nobody in") as caught:
+        check_tracking(TrackingSettings(tracking_uri=uri))
+    assert "secret" not in str(caught.value)
+    assert time.monotonic() - began < 5
+
+
+def test_a_database_that_accepts_and_says_nothing_is_refused_within_15_s() -> None:
+    with socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))
+        mute.listen()
+        began = time.monotonic()
+        uri = f"postgresql+psycopg://u:secret@127.0.0.1:{mute.getsockname()[1]}/db"
+        with pytest.raises(TrackingError, match="lets nobody in"):
+            check_tracking(TrackingSettings(tracking_uri=uri))
+        assert time.monotonic() - began < 15
+
+
+def test_a_database_whose_driver_is_missing_is_refused_with_its_name(closing: int) -> None:
+    uri = f"mysql+oursql://u:secret@127.0.0.1:{closing}/db"
+    with pytest.raises(TrackingError, match="oursql"):
+        check_tracking(TrackingSettings(tracking_uri=uri))
+
+
+def test_a_database_that_lets_mlflow_in_passes_and_a_wrong_password_does_not(
+    server: Server,
+) -> None:
+    address = server.address.replace("postgresql:", "postgresql+psycopg:")
+    check_tracking(TrackingSettings(tracking_uri=address))
+    wrong = address.replace(ENCODED, "wr0ng")
+    with pytest.raises(TrackingError, match=r"lets nobody in .*password") as caught:
+        check_tracking(TrackingSettings(tracking_uri=wrong))
+    assert "wr0ng" not in str(caught.value)
+
+
+def test_mlflow_does_not_try_a_database_for_minutes(tmp_path: Path) -> None:
+    from mlflow.store.db import utils
+
+    # A name that MLflow may change: what it does without it is tried below.
+    assert isinstance(utils.MAX_RETRY_COUNT, int)
+    place = tmp_path / "mlflow.db"
+    place.write_bytes(tracking.SQLITE_MAGIC + b"damaged" * 1_000)
+    began = time.monotonic()
+    with pytest.raises(Exception, match=r"not a database|malformed"):
+        connect(TrackingSettings(tracking_uri=f"sqlite:///{place}"))
+    assert time.monotonic() - began < 10
 
 
 @pytest.mark.parametrize(
@@ -586,6 +778,17 @@ def test_a_uri_that_cannot_be_used_is_refused_without_writing_or_telling_secrets
         check_tracking(TrackingSettings(tracking_uri=uri))
     assert "secret" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql+pymysql", "http", "https"])
+@pytest.mark.parametrize(
+    "password", ["S3cr/et", "S3cr?et", "S3cr#et", "S3cr[et", "12/34", "12?34", "12#34", "S3@cr/et"]
+)
+def test_a_password_that_breaks_its_address_is_not_told_in_part(scheme: str, password: str) -> None:
+    with pytest.raises(TrackingError, match=r"%2F for /") as caught:
+        check_tracking(TrackingSettings(tracking_uri=f"{scheme}://user:{password}@host/db"))
+    told = str(caught.value).replace("%2F", "")
+    assert not any(part in told for part in ("S3", "cr", "12", "34", "@host"))
 
 
 def test_every_opening_of_the_test_split_by_a_study_is_tagged_on_its_run(

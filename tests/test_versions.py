@@ -233,3 +233,15 @@ def test_a_study_whose_sampler_is_gone_is_refused_by_its_name() -> None:
     record = StudyRecord("old", stored, {}, State.RUNNING, None, 1, None, None, None)
     with pytest.raises(ConfigError, match="Unknown sampler 'annealing'"):
         prepare_again(record, TrackingSettings(), {})
+
+
+@every(*WHOLE)
+def test_what_mlflow_was_told_of_an_old_study_is_marked_as_such(path: Path) -> None:
+    ledger = Ledger(path)
+    ledger.forget_delivery(STUDY)
+    waiting = ledger.deliveries(STUDY, 100)
+    assert waiting
+    for delivery in waiting:
+        ledger.mark_delivered(STUDY, delivery)
+    assert ledger.count_undelivered(STUDY) == 0
+    ledger.close()
