@@ -29,7 +29,7 @@ from search.cli_models import (
 )
 from search.credentials import masked
 from search.interruption import INTERRUPTIONS
-from search.records import ConfigError, InUse, PodiumError, RunElsewhere, State
+from search.records import ConfigError, DeliveryFailed, InUse, PodiumError, RunElsewhere, State
 from search.settings import (
     CORRECTIONS,
     COSTS,
@@ -131,8 +131,8 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Search hyperparameters on a Ray cluster, and end in a decision. "
     "Examples: `podium run`, `podium status`, `podium ui`.",
-    epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed, "
-    "4 a promotion was refused, 130 interrupted (143 by SIGTERM).",
+    epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed or MLflow "
+    "took only a part of one, 4 a promotion was refused, 130 interrupted (143 by SIGTERM).",
 )
 
 
@@ -500,14 +500,17 @@ def status(
             tell(f"Verdict: {record.outcome['verdict']['sentence']}")
 
 
-@app.command(epilog="Examples: `podium sync`, `podium sync STUDY`")
+@app.command(
+    epilog="Examples: `podium sync`, `podium sync STUDY`. Exit code 3: a part was delivered, the "
+    "ledger keeps the rest; 2: nothing was."
+)
 def sync(
     study: Annotated[str | None, typer.Argument(help="One study. [all of this folder]")] = None,
 ) -> None:
     """Deliver to MLflow whatever it lacks: runs, metrics, reports, figures, the registered model.
 
-    For studies that ended while MLflow was away. Again after an interruption; nothing is stored
-    twice.
+    For studies that ended while MLflow was away, and for a STUDY that MLflow has lost since. Again
+    after an interruption; nothing is stored twice.
     """
     from search.delivery import left
     from search.delivery import sync as synced
@@ -524,17 +527,18 @@ def sync(
             "Nothing to deliver: MLflow was told all of every study here. What it has lost since, "
             "`podium sync STUDY` delivers again."
         )
-    trouble = None
+    trouble, delivered = None, False
     for record in waiting:
         try:
             say(synced(ledger, record.name, tracking_now(record), now_ms()))
+            delivered = True
         except (InUse, RunElsewhere) as error:  # whoever runs it, or where it was run, delivers it
             say(f"{record.name}: {error}")
         except PodiumError as error:
             trouble = error
             errors.print(f"podium: {record.name}: {error}", markup=False)
     if trouble is not None:
-        raise typer.Exit(trouble.exit_code)
+        raise typer.Exit(DeliveryFailed.exit_code if delivered else trouble.exit_code)
 
 
 @app.command(

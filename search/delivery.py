@@ -11,7 +11,16 @@ from search.escaping import as_line
 from search.folder import find_study, study_folder, study_path
 from search.ledger import Ledger, StudyRecord
 from search.lock import held, is_of_another_folder
-from search.records import Phase, PodiumError, RunElsewhere, State, TrackingError, one_line
+from search.records import (
+    DeliveryFailed,
+    LedgerError,
+    Phase,
+    PodiumError,
+    RunElsewhere,
+    State,
+    TrackingError,
+    one_line,
+)
 from search.registry import (
     RegisteredModel,
     artifact_link,
@@ -197,7 +206,8 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
     Raises:
         InUse: another process runs the study.
         RunElsewhere: it was run in another folder.
-        TrackingError: MLflow does not answer, or refuses.
+        DeliveryFailed: MLflow refused a part, or went away.
+        TrackingError: it does not answer, or refuses everything.
     """
     folder = study_path(study)
     if not folder.is_dir():
@@ -213,15 +223,24 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         tracker = make_tracker(ledger, record, settings)
         try:
             said = _deliver(ledger, record, settings, tracker)
-        except PodiumError:
+        except LedgerError:
             raise
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
-            raise TrackingError(
-                f"Study {study}: MLflow at {without_password(settings.tracking_uri)} does not take "
-                f"everything: {one_line(error)}. The ledger keeps what is left; "
-                f"`podium sync {study}` goes on from there."
-            ) from None
+            raise _failure(study, settings, tracker, error) from None
         return f"{study}: {said}{_goes_on(record)}."
+
+
+def _failure(
+    study: str, settings: TrackingSettings, tracker: Tracker, error: Exception
+) -> TrackingError:
+    kind = DeliveryFailed if tracker.run_id else TrackingError
+    if isinstance(error, PodiumError):
+        return kind(str(error))
+    return kind(
+        f"Study {study}: MLflow at {without_password(settings.tracking_uri)} does not take "
+        f"everything: {one_line(error)}. The ledger keeps what is left; `podium sync {study}` goes "
+        "on from there."
+    )
 
 
 def _goes_on(record: StudyRecord) -> str:

@@ -79,8 +79,8 @@ def _prepared(name: str, settings: StudySettings, *, again: bool = False) -> Lau
             raise
         # It would go on, too, if MLflow had gone away a minute later.
         note = (
-            f"{error} The study goes on without MLflow; `podium sync {name}` delivers later what "
-            "it lacks."
+            f"{error} The study goes on without MLflow, until that answers; what it lacks in the "
+            f"end, `podium sync {name}` delivers."
         )
     cluster = join_cluster(settings.address)
     try:

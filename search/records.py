@@ -40,6 +40,12 @@ class TrackingError(PodiumError):
     exit_code = 2
 
 
+class DeliveryFailed(TrackingError):
+    """MLflow was told a part of a study; the ledger keeps what is left."""
+
+    exit_code = 3
+
+
 class InUse(ConfigError):
     """A study that another process runs."""
 

@@ -542,7 +542,7 @@ class Tracker:
         return run_id
 
     def _forget_lost_trials(self, parent_id: str) -> None:
-        """Lets those be told again of which MLflow has no run, or one that does not know its end.
+        """Lets those be told again of which MLflow has no run, or one that lacks something.
 
         The latter where its store is a copy of an older day.
         """
@@ -550,12 +550,21 @@ class Tracker:
         # Deleted ones too: what was told of them need not be told again.
         found = {run.info.run_id: run.info for run in self._client_runs(query, deleted_too=True)}
         for trial in self._ledger.trials(self._study):
-            run_id, info = trial.run_id, found.get(trial.run_id)
-            if run_id is not None and info is None:
+            info = found.get(trial.run_id)
+            if trial.run_id is not None and not self._has_all(trial, info):
                 self._ledger.forget_delivery(self._study, [trial.number])
-            elif run_id is not None and _is_open(info) and trial.state is not State.RUNNING:
-                self._ledger.forget_delivery(self._study, [trial.number])
-                self._ledger.set_trial_run(self._study, trial.number, run_id)
+                if info is not None:
+                    self._ledger.set_trial_run(self._study, trial.number, trial.run_id)
+
+    def _has_all(self, trial: TrialRecord, info: Any) -> bool:
+        """Whether a run has what MLflow was told of its trial, as far as it shows."""
+        if info is None or not _is_open(info):
+            return info is not None
+        if trial.state is not State.RUNNING:
+            return False
+        history = self.client.get_metric_history(info.run_id, "epoch_seconds")
+        known = {metric.step for metric in history}
+        return all(item.epoch in known for item in self._ledger.epochs(self._study, trial.number))
 
     def _parents(self, started_ms: int) -> Iterator[Any]:
         """Runs of this study and no other: elsewhere there may be one of the same name."""

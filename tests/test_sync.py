@@ -275,6 +275,16 @@ def test_a_parent_run_that_has_ended_is_not_opened_again_by_a_trial_that_is_refu
     assert parent["info"][1] == "FINISHED"
 
 
+def test_where_one_study_was_delivered_and_another_not_something_was_written(desk: Desk) -> None:
+    ended(desk.folder, study="well").close()
+    ended(desk.folder, f"http://127.0.0.1:{free_port()}", study="ill").close()
+    done = desk("sync")
+    assert "well: delivered" in done.out
+    assert "ill: " in done.err
+    assert done.code == 3
+    assert desk("sync").code == 2
+
+
 def test_a_trial_that_mlflow_refuses_holds_up_neither_model_nor_report(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -288,7 +298,7 @@ def test_a_trial_that_mlflow_refuses_holds_up_neither_model_nor_report(
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse)
     done = desk("sync", STUDY)
-    assert done.code == 2
+    assert done.code == 3  # the rest was delivered
     assert "no room for this one" in done.err
     assert left(ledger, find_study(ledger, STUDY)) == Left(1, False)
     assert [v.name for v in desk.client.search_model_versions()] == ["podium-pets"]
@@ -469,7 +479,8 @@ def test_a_run_in_mlflows_trash_is_named_with_what_brings_it_back(desk: Desk, wh
         _is_to_be_told(ledger)
     desk.client.delete_run(run_id)
     done = desk("sync", STUDY)
-    assert done.code != 0
+    # Of a trial's run the rest of the study is delivered.
+    assert done.code == (2 if which == "parent" else 3)
     for part in ("was deleted in MLflow", f"mlflow runs restore --run-id {run_id}"):
         assert part in done.err
     desk.client.restore_run(run_id)

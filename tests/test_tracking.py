@@ -51,7 +51,7 @@ from spaces.config import TrialConfig
 from tests.builders import make_measures, make_totals, make_trial
 from tests.postgres import ENCODED, Server
 from tests.running import serving
-from tests.stores import new_store
+from tests.stores import new_store, restore, snapshot
 
 TAGS = {"podium.data": "digits", "podium.space": "mlp"}
 
@@ -246,6 +246,28 @@ def test_a_study_whose_runs_are_lost_while_it_goes_on_is_told_again_as_a_whole(
     assert not lost & {tracker.run_id, str(ledger.trials("lost")[0].run_id)}
     assert len(tracker.client.search_runs([tracker.experiment_id])) == 2
     assert heard == [settings.tracking_uri]
+
+
+def test_a_trial_that_goes_on_is_told_again_what_an_older_copy_of_the_store_lacks(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    client = new_store(tmp_path)
+    settings = TrackingSettings(tracking_uri=str(client.tracking_uri))
+    _fill(ledger, "older", 2)
+    _tracker(settings, ledger, "older").deliver()
+    old = snapshot(client)
+    ledger.append("older", 0, WorkerReport(1, _epochs(3, 4)))
+    _tracker(settings, ledger, "older").deliver()
+    restore(client, old)
+    assert len(_history("older", ledger, "val_loss")) == 2
+    tracker = _tracker(settings, ledger, "older")
+    tracker.reach()
+    assert [len(d.epochs) for d in ledger.deliveries("older", 10)] == [4]
+    tracker.deliver()
+    assert [step for step, *_ in _history("older", ledger, "val_loss")] == [1, 2, 3, 4]
+    _tracker(settings, ledger, "older").reach()
+    assert ledger.deliveries("older", 10) == []
+    assert len(client.search_runs([tracker.experiment_id])) == 2
 
 
 def test_what_was_made_without_an_answer_is_not_made_again() -> None:
