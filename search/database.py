@@ -206,7 +206,8 @@ class Database:
                 _, _, connection = self._study_lock
                 self._study_lock = None
                 if connection is not None:
-                    connection.close()
+                    with connection:  # the server lets go of what is closed in its own time
+                        connection.exec_driver_sql("SELECT pg_advisory_unlock_all()")
 
     def check_unlocked(self, study: str) -> None:
         """Makes sure that nobody holds a study in a PostgreSQL database, and takes nothing.
