@@ -237,7 +237,7 @@ class Ledger:
         except DBAPIError as error:
             self.close()
             reason, advice = reason_of(error), "Put back a copy of it, or work in another folder."
-            if lacks_permission(reason):
+            if lacks_permission(reason) and path is not None and not path.is_dir():
                 advice = f"For that, {NEEDS_PERMISSION}"
             raise ConfigError(f"{name} cannot be used as a ledger: {reason}. {advice}") from None
         except ConfigError:

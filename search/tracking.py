@@ -484,10 +484,11 @@ class Tracker:
     def _parent_run(self) -> str:
         """The study's run: the one that the ledger or MLflow knows, or else a new one."""
         study = self._ledger.study(self._study)
-        run = self._kept_run(study.run_id) if study and study.run_id else None
+        run = self._run(study.run_id) if study and study.run_id else None
         if run is None:
             self._experiment_id = _experiment(self.client, self._settings)
             return self._new_parent_run(study)
+        self._check_active(run)
         # Where it is, whatever its experiment is called by now.
         self._experiment_id, run_id = str(run.info.experiment_id), str(run.info.run_id)
         _check_artifacts(self.client.get_experiment(self._experiment_id), self._settings)
@@ -503,16 +504,14 @@ class Tracker:
             return False
         return self._ledger.is_end_told(self._study)
 
-    def _kept_run(self, run_id: str) -> Any:
-        """MLflow's run; None where it is gone for good."""
+    def _run(self, run_id: str) -> Any:
+        """MLflow's run, a deleted one too; None where it is gone for good."""
         try:
-            run = self.client.get_run(run_id)
+            return self.client.get_run(run_id)
         except Exception as error:
             if not is_missing(error):
                 raise
             return None
-        self._check_active(run)
-        return run
 
     def _check_active(self, run: Any) -> None:
         """Refuses a run that somebody deleted: it is theirs to say that it is wanted again.
@@ -550,11 +549,18 @@ class Tracker:
         # Deleted ones too: what was told of them need not be told again.
         found = {run.info.run_id: run.info for run in self._client_runs(query, deleted_too=True)}
         for trial in self._ledger.trials(self._study):
-            info = found.get(trial.run_id)
-            if trial.run_id is not None and not self._has_all(trial, info):
+            if trial.run_id is None:
+                continue
+            info = found.get(trial.run_id) or self._info(trial.run_id)
+            if not self._has_all(trial, info):
                 self._ledger.forget_delivery(self._study, [trial.number])
                 if info is not None:
                     self._ledger.set_trial_run(self._study, trial.number, trial.run_id)
+
+    def _info(self, run_id: str) -> Any:
+        """Of a run that may be in another experiment; None where there is none."""
+        run = self._run(run_id)
+        return None if run is None else run.info
 
     def _has_all(self, trial: TrialRecord, info: Any) -> bool:
         """Whether a run has what MLflow was told of its trial, as far as it shows."""

@@ -524,6 +524,19 @@ def test_an_experiment_that_got_another_name_in_mlflow_keeps_its_studies(desk: D
     assert desk.client.get_experiment_by_name("podium") is None
 
 
+def test_a_trial_in_another_experiment_than_its_study_is_not_told_a_second_time(
+    desk: Desk,
+) -> None:
+    """As an earlier Podium left them that went on after the experiment got another name."""
+    ledger = _told_once(desk)
+    other = desk.client.create_experiment("other", (desk.folder / "runs" / "a").as_uri())
+    run = desk.client.create_run(other)
+    desk.client.set_terminated(run.info.run_id)
+    desk.client.delete_run(str(ledger.trials(STUDY)[0].run_id))
+    ledger.set_trial_run(STUDY, 0, run.info.run_id)
+    assert desk("sync", STUDY).out == f"{STUDY}: nothing to deliver.\n"
+
+
 # MLflow elsewhere
 
 
