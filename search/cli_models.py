@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from search.records import ConfigError
+from search.records import ConfigError, PodiumError
 from search.settings import (
     TrackingSettings,
+    in_environment,
     load_tracking,
     same_place,
     stored_tracking,
@@ -224,10 +225,11 @@ def tracking_of(record: StudyRecord) -> TrackingSettings:
 
 
 def tracking_now(record: StudyRecord) -> TrackingSettings:
-    """Where a study is tracked from now on: at the address that was given here, or where it was.
+    """Where a study is tracked from now on: where it was, or at the address that was given here.
 
-    In the experiment that it was begun for, under the name that it was begun with. One that moves
-    is told of on stderr.
+    The latter if the environment has it, or if MLflow does not answer any more where it was. In
+    the experiment that the study was begun for, under the name that it was begun with. One that
+    moves is told of on stderr.
 
     Raises:
         ConfigError: it has a password, and the environment does not.
@@ -236,6 +238,8 @@ def tracking_now(record: StudyRecord) -> TrackingSettings:
     given = "tracking_uri" in here.model_fields_set
     if not given or same_place(here.tracking_uri, before.tracking_uri):
         return tracking_of(record)
+    if not in_environment() and _answers(record):
+        return tracking_of(record)
     old, new = without_password(before.tracking_uri), without_password(here.tracking_uri)
     _aside(
         f"Study {record.name} was tracked at {old}; as mlflow.yaml or MLFLOW_TRACKING_URI has it, "
@@ -243,6 +247,17 @@ def tracking_now(record: StudyRecord) -> TrackingSettings:
     )
     place = {"tracking_uri": here.tracking_uri, "artifact_root": here.artifact_root}
     return before.model_copy(update=place)
+
+
+def _answers(record: StudyRecord) -> bool:
+    """Whether a study can still be tracked where it was."""
+    from search.tracking import check_tracking
+
+    try:
+        check_tracking(tracking_of(record))
+    except PodiumError:
+        return False
+    return True
 
 
 def _names(client: Any, settings: TrackingSettings, model: str | None) -> list[str]:

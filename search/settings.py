@@ -333,6 +333,11 @@ def _with_field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
     return {str(key).replace("-", "_"): item for key, item in values.items()}
 
 
+def in_environment() -> bool:
+    """Whether the environment names a tracking URI."""
+    return ENVIRONMENT_URI is not None
+
+
 def load_tracking() -> TrackingSettings:
     """Reads `mlflow.yaml` of the current folder; defaults where there is none.
 

@@ -562,6 +562,19 @@ def test_a_study_whose_server_moved_is_delivered_to_the_address_that_mlflow_yaml
     assert (again.out, again.err) == (f"{STUDY}: nothing to deliver.\n", "")
 
 
+def test_a_study_stays_where_it_is_as_long_as_that_answers(desk: Desk) -> None:
+    """One that was begun at an address of the environment, delivered from a shell without it."""
+    ledger = ended(desk.folder)
+    other = new_store(desk.folder / "other").tracking_uri
+    Path("mlflow.yaml").write_text(f"tracking_uri: {other}\n")
+    before = find_study(ledger, STUDY).settings["tracking"]
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    assert done.err == ""
+    assert len(stored(desk.folder)["runs"]) == 3
+    assert find_study(ledger, STUDY).settings["tracking"] == before
+
+
 def test_a_study_that_was_told_goes_as_a_whole_to_another_store(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
