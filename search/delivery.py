@@ -218,8 +218,9 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
             )
         study_folder(study)  # Somebody removed it; a lock needs one.
     with held(study, folder, ledger.database, now_ms):
-        record = find_study(ledger, study)
         check_tracking(settings)
+        _end_if_given_up(ledger, find_study(ledger, study), now_ms)
+        record = find_study(ledger, study)
         tracker = make_tracker(ledger, record, settings)
         try:
             said = _deliver(ledger, record, settings, tracker)
@@ -228,6 +229,17 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         except Exception as error:  # noqa: BLE001 - each kind of store has errors of its own
             raise _failure(study, settings, tracker, error) from None
         return f"{study}: {said}{_goes_on(record)}."
+
+
+def _end_if_given_up(ledger: Ledger, record: StudyRecord, now_ms: int) -> None:
+    """Ends a reproduction whose process died: nothing goes on with it, and nobody runs it now."""
+    if record.state is not State.RUNNING or "notebook" not in record.settings:
+        return
+    reason = "its process ended before it"
+    for trial in ledger.trials(record.name):
+        if trial.state is State.RUNNING:
+            ledger.end_trial(record.name, trial.number, State.INTERRUPTED, now_ms, reason)
+    ledger.end_study(record.name, State.INTERRUPTED, reason, now_ms)
 
 
 def _failure(

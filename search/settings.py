@@ -335,7 +335,7 @@ def _with_field_names(values: Mapping[Any, Any]) -> dict[str, Any]:
 
 def in_environment() -> bool:
     """Whether the environment names a tracking URI."""
-    return ENVIRONMENT_URI is not None
+    return bool(ENVIRONMENT_URI)
 
 
 def load_tracking() -> TrackingSettings:

@@ -19,6 +19,7 @@ from search.folder import find_study
 from search.ledger import Ledger
 from search.lock import held
 from search.records import PodiumError, State
+from tests.builders import make_assignment
 from tests.faults.servers import free_port
 from tests.stores import new_store, restore, snapshot
 from tests.unsynced import ENDED, STUDY, begin, ended, interrupted, open_ledger, stored
@@ -162,6 +163,22 @@ def test_a_reproduction_that_broke_off_is_not_said_to_go_on(desk: Desk) -> None:
         assert done.code == 0, done.err
         assert "`podium reproduce mnist_mlp` begins again" in done.out
         assert "podium resume" not in done.out
+
+
+def test_a_reproduction_whose_process_died_is_ended_because_nothing_goes_on_with_it(
+    desk: Desk,
+) -> None:
+    ledger = begin(desk.folder)
+    ledger.reopen_study(STUDY, {**find_study(ledger, STUDY).settings, "notebook": "mnist_mlp"})
+    ledger.begin_trial(STUDY, make_assignment(1), ENDED)
+    done = desk("sync", STUDY)
+    assert done.code == 0, done.err
+    assert "`podium reproduce mnist_mlp` begins again" in done.out
+    assert find_study(ledger, STUDY).state is State.INTERRUPTED
+    assert [t.state for t in ledger.trials(STUDY)] == [State.STOPPED, State.INTERRUPTED]
+    infos = {run["info"][0]: run["info"][1] for run in stored(desk.folder)["runs"]}
+    assert infos[STUDY] == "KILLED"
+    assert "RUNNING" not in infos.values()
 
 
 def test_a_study_that_is_being_run_is_left_to_its_process(desk: Desk) -> None:
