@@ -294,6 +294,7 @@ def test_who_does_not_want_to_go_on_with_a_study_is_told_of_other_ways(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_ctrl_c_in_a_terminal_saves_every_trial_and_says_how_to_go_on(
     tmp_path: Path, terminal: list[Terminal]
 ) -> None:
@@ -331,6 +332,7 @@ def test_a_study_that_was_asked_to_stop_ends_as_if_it_had_not_been(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path, terminal: list[Terminal]) -> None:
     shown = _open(terminal, f"run --study cut {LONG.replace('40', '4000')}", tmp_path)
     _wait_for_epochs(tmp_path, shown.read)
@@ -379,6 +381,7 @@ def _run_own(folder: Path, do_first: str, words: str) -> tuple[int, str, list[di
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_trial_whose_process_hangs_fails_after_its_time_and_the_study_goes_on(
     tmp_path: Path,
 ) -> None:
@@ -404,6 +407,7 @@ def test_a_trial_whose_process_hangs_fails_after_its_time_and_the_study_goes_on(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_a_study_with_a_time_budget_ends_in_time_with_a_recommendation(tmp_path: Path) -> None:
     words = f"{SMALL} --trials 500 --max-epochs 6 --finalists 2 --time-budget 60"
     finished = podium("run", "--study", "short", *words.split(), folder=tmp_path, seconds=SECONDS)

@@ -41,6 +41,7 @@ def test_a_study_on_real_data_ends_in_a_plausible_verdict(
 
 
 @pytest.mark.slow
+@pytest.mark.alone
 def test_podium_run_without_arguments_ends_within_90_s(tmp_path: Path) -> None:
     began = time.monotonic()
     finished = podium("run", folder=tmp_path)
