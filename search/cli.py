@@ -65,6 +65,7 @@ from search.tables import (
 
 if TYPE_CHECKING:
     from search.launch import Launch
+    from search.ledger import Ledger, StudyRecord
     from search.records import Recommendation
     from search.reproduce import Request
     from search.study import Outcome
@@ -131,8 +132,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Search hyperparameters on a Ray cluster, and end in a decision. "
     "Examples: `podium run`, `podium status`, `podium ui`.",
-    epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study failed or MLflow "
-    "took only a part of one, 4 a promotion was refused, 130 interrupted (143 by SIGTERM).",
+    epilog="Exit codes: 0 done, 2 bad input (nothing was written), 3 the study or its ledger "
+    "failed, a study met no constraints, or MLflow took only a part, 4 a promotion or a rollback "
+    "was refused, 130 interrupted (143 by SIGTERM).",
 )
 
 
@@ -483,10 +485,11 @@ def status(
             tell(f"MLflow does not have all of {', '.join(waiting)}: `podium sync` delivers it.")
         return
     record = find_study(ledger, study)
-    say(
-        f"Study {record.name}: {record.state.value}{f' ({record.reason})' if record.reason else ''}"
-    )
+    reason = "" if record.reason in (None, record.state.value) else f" ({record.reason})"
+    say(f"Study {record.name}: {record.state.value}{reason}")
     say(count_trials(ledger.trials(study)))
+    if way_on := _way_on(ledger, record):
+        tell(way_on)
     if record.ended_ms and (missing := left(ledger, record)):
         tell(f"MLflow lacks {missing}: `podium sync {study}` delivers that.")
     openings = ledger.openings(record.facts["test_fingerprint"])
@@ -498,6 +501,22 @@ def status(
             tell(str(said))
         if "verdict" in record.outcome:
             tell(f"Verdict: {record.outcome['verdict']['sentence']}")
+
+
+def _way_on(ledger: Ledger, record: StudyRecord) -> str:
+    """How a study goes on that nobody runs; "" where it has ended, or is being run."""
+    from search.folder import study_path
+    from search.lock import check_free
+
+    if record.state not in (State.RUNNING, State.INTERRUPTED) or "notebook" in record.settings:
+        return ""
+    try:
+        check_free(record.name, study_path(record.name), ledger.database)
+    except InUse:
+        return ""
+    gone = "Its process is gone. " if record.state is State.RUNNING else ""
+    planned = record.settings.get("trials")
+    return f"{gone}`podium resume {record.name}` goes on with its search of {planned} trials."
 
 
 @app.command(

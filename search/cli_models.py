@@ -67,7 +67,13 @@ def promote(
     gates = load_tracking().gates
     ledger = existing_ledger()
     record = find_study(ledger, study)
-    why = f"recommended by study {study}" if reason is None else reason
+    favoured = ((record.outcome or {}).get("verdict") or {}).get("speaks_for_it", True)
+    why = f"recommended by study {study}"
+    if not favoured:
+        tell(f"Note: the verdict of study {study} does not speak for its model.")
+        why = f"by hand; the verdict of study {study} does not speak for it"
+    if reason is not None:
+        why = reason
     order = Order(_who(by), _now(), why, override)
     settings = tracking_of(record)
 

@@ -347,7 +347,8 @@ def registry(settings: TrackingSettings) -> Iterator[MlflowClient]:
     if uri.startswith("sqlite:") and not sqlite_path(uri).is_file():
         raise ConfigError(
             f"No models here: {sqlite_path(uri)} does not exist. Register one with `podium run`, "
-            "change to the folder that it was run in, or correct tracking_uri in mlflow.yaml."
+            "bring those of a store that was lost back by `podium sync STUDY`, change to the "
+            "folder that it was run in, or correct tracking_uri in mlflow.yaml."
         )
     check_tracking(settings)
     try:

@@ -105,7 +105,7 @@ def print_recommendation(recommendation: Recommendation) -> None:
 
 def _candidate_name(candidate: Candidate) -> str:
     if candidate.is_baseline:
-        return "baseline"
+        return "baseline (champion's configuration)" if candidate.is_champion else "baseline"
     note = " (champion's configuration)" if candidate.is_champion else ""
     return f"{candidate.config.config_id}{note}"
 

@@ -21,6 +21,7 @@ from mlflow.entities import Run
 
 from search import cli
 from search.ledger import Ledger
+from search.lock import held
 from search.records import ConfigError, Phase, State
 from search.tables import Format, print_rows
 from spaces.notebooks import NOTEBOOKS
@@ -61,6 +62,34 @@ def test_status_tells_of_a_search_without_verdict_that_its_budget_cut_it(
         ledger.end_study("s", State.COMPLETED, None, 1)
         assert _call(monkeypatch, "status s") == 0
         assert outcome["cut"] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("state", "said"),
+    [
+        (State.RUNNING, "running\n0 trials: 0 completed. 0 epochs in all.\nIts process is gone. "),
+        (State.INTERRUPTED, "interrupted\n0 trials: 0 completed. 0 epochs in all.\n"),
+    ],
+)
+def test_status_tells_how_a_study_that_nobody_runs_goes_on(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    state: State,
+    said: str,
+) -> None:
+    ledger = Ledger(folder / "runs" / "ledger.db")
+    ledger.begin_study("s", {"trials": 24}, {"fingerprint": "f", "test_fingerprint": "t"}, 0)
+    if state is not State.RUNNING:
+        ledger.end_study("s", state, "interrupted", 1)
+    assert _call(monkeypatch, "status s") == 0
+    way_on = "`podium resume s` goes on with its search of 24 trials."
+    assert f"Study s: {said}{way_on}" in capsys.readouterr().out
+    own = folder / "runs" / "studies" / "s"
+    own.mkdir(parents=True)
+    with held("s", own, ledger.database, 0):
+        assert _call(monkeypatch, "status s") == 0
+        assert way_on not in capsys.readouterr().out
 
 
 def test_spaces_and_data_list_what_there_is(

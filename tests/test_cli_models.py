@@ -147,6 +147,15 @@ def test_promote_shows_the_gates_and_says_what_comes_next(desk: Desk) -> None:
     assert tags["podium.report"] == "runs/studies/first/report.html"
 
 
+def test_a_promotion_against_the_verdict_is_not_recorded_as_recommended(desk: Desk) -> None:
+    desk.add_study("first", verdict={**OUTCOME["verdict"], "speaks_for_it": False})
+    done = desk("promote", "first")
+    assert done.code == 0, done.error
+    assert "the verdict of study first does not speak for its model" in done.out
+    why = desk.client.get_model_version(NAME, "1").tags["podium.promoted_why"]
+    assert why == "by hand; the verdict of study first does not speak for it"
+
+
 def test_promote_is_refused_with_code_4_and_every_gate_on_show(desk: Desk) -> None:
     desk.add_study("first")
     desk("promote", "first")

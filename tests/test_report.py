@@ -180,7 +180,7 @@ def test_the_page_begins_with_verdict_certainty_figures_and_next_step(
         "On the test images it is more accurate than the champion "
         "(+4.17 points, 95% interval +1.39 to +6.94), beyond chance.",
         "Right on test images",
-        "on 360 images kept aside",
+        "on 360 images kept aside, looked at 2 times by now",
         "Against the baseline",
         "chance could explain it",
         "18,195",
@@ -255,8 +255,9 @@ def test_the_only_candidate_that_the_limits_allow_is_not_compared_with_nobody(
 def test_the_first_screen_says_what_the_repeated_runs_say_of_the_baseline(tmp_path: Path) -> None:
     text = said(tmp_path, 0)
     assert (
-        "It is better than the baseline, the plain network that all is measured against, with a "
-        "probability of 85.00% by these runs (+1.88 points, 95% interval +2.42 to +3.34)." in text
+        "By these runs, the probability that it is better than the baseline, the plain network "
+        "that all is measured against, is 85.00% (+1.88 points, 95% interval +2.42 to +3.34)."
+        in text
     )
 
 

@@ -113,9 +113,10 @@ def _against_baseline(recommendation: Recommendation) -> Iterator[str]:
     if found is not None:
         difference = found.difference
         yield (
-            "It is better than the baseline, the plain network that all is measured against, with "
-            f"a probability of {percent(found.better)} by these runs ({rounded(difference.value)} "
-            f"points, 95% interval {rounded(difference.low)} to {rounded(difference.high)})."
+            "By these runs, the probability that it is better than the baseline, the plain network "
+            f"that all is measured against, is {percent(found.better)} "
+            f"({rounded(difference.value)} points, 95% interval {rounded(difference.low)} to "
+            f"{rounded(difference.high)})."
         )
 
 
@@ -201,6 +202,8 @@ def _tiles(content: ReportContent) -> Iterator[tuple[str, str, str]]:
     if verdict is not None:
         accuracy = verdict.tested.accuracy
         said = f"95% interval {span(accuracy)}, on {verdict.images:,} images kept aside"
+        if verdict.openings > 1:
+            said += f", looked at {verdict.openings} times by now"
         yield "Right on test images", percent(accuracy.value), said
         for contest in verdict.contests:
             unclear = "" if contest.adjusted_p < SIGNIFICANT else f"; {_by_chance(contest)}"
