@@ -452,16 +452,27 @@ class Watched:
     listening: set[str]
 
 
+COPIED_SECONDS = 10.0
+
+
 def _watch(*words: str, folder: Path, **variables: str) -> Watched:
-    """Runs `podium WORDS`, looking again and again at every process that it has started."""
+    """Runs `podium WORDS`, looking again and again at every process that it has started.
+
+    One that has not begun its own program yet is still a copy of its parent, for a moment.
+    """
     process = start(*words, folder=folder, **variables)
+    own = psutil.Process(process.pid).cmdline()
     environments: dict[str, bytes] = {}
     listening: set[str] = set()
+    seen: dict[int, float] = {}
     try:
         while process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):
                 for child in psutil.Process(process.pid).children(recursive=True):
                     with contextlib.suppress(psutil.Error, OSError):
+                        age = time.monotonic() - seen.setdefault(child.pid, time.monotonic())
+                        if child.cmdline() == own and age < COPIED_SECONDS:
+                            continue
                         name = f"{child.pid} {' '.join(child.cmdline())[:80]}"
                         environments[name] = Path(f"/proc/{child.pid}/environ").read_bytes()
                         listening |= {
