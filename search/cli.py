@@ -33,6 +33,7 @@ from search.records import ConfigError, DeliveryFailed, InUse, PodiumError, RunE
 from search.settings import (
     CORRECTIONS,
     COSTS,
+    FINALISTS,
     POLICIES,
     SAMPLERS,
     SCHEDULERS,
@@ -257,6 +258,9 @@ def resume(
     retries: RetriesFlag = None,
     trial_timeout: TrialTimeoutFlag = None,
     time_budget: TimeBudgetFlag = None,
+    finalists: Annotated[
+        int | None, typer.Option(help="More to confirm, or any of a search only. [as before]")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster. [as before]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
 ) -> None:
@@ -329,6 +333,8 @@ def _conduct(prepare: Callable[[], Launch], work: Callable[..., Outcome]) -> Non
 
         say(f"  podium resume {outcome.name} {loosened(outcome.refusal)}")
         raise typer.Exit(outcome.refusal.exit_code)
+    if not launch.settings.finalists:
+        say(f"  podium resume {outcome.name} --finalists {FINALISTS}")
     other = _other_policy(outcome.recommendation)
     if other:
         say(f"  podium recommend {outcome.name} --policy {other}")

@@ -190,7 +190,7 @@ def predict(
             _aside(batch.note)
     pixels = np.concatenate([batch.images for batch in batches])
     predicted = classified(settings.tracking_uri, chosen.uri, pixels)
-    if doubt := doubtful_pixels(pixels, predicted):
+    if doubt := doubtful_pixels(batches, predicted):
         _aside(doubt)
     print_rows(rows(batches, predicted, card, top), format)
 
@@ -279,7 +279,10 @@ def _only(names: Sequence[str], settings: TrackingSettings) -> str:
     if not names:
         raise ConfigError(_none_registered(settings))
     if len(names) > 1:
-        raise ConfigError(f"Which one? Registered models here: {', '.join(names)}.")
+        raise ConfigError(
+            f"Which one? Registered models here: {', '.join(names)}. As in `podium rollback "
+            f"{names[0]}`."
+        )
     return names[0]
 
 

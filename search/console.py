@@ -26,6 +26,7 @@ class ProgressView:
         """Prepares to show `progress`, which another thread keeps changing."""
         self._console, self._progress, self._study = console, progress, study
         self._began = time.monotonic()
+        self._before = self._done()
         self._stop = threading.Event()
         self._live: Live | None = None
         self._thread: threading.Thread | None = None
@@ -115,12 +116,16 @@ class ProgressView:
     def _pace(self) -> str:
         progress = self._progress
         elapsed = time.monotonic() - self._began
-        done = sum(dict(progress.search_ended).values()) + progress.confirm_ended
-        left = progress.search_total + progress.confirm_total - done
-        if not done or not elapsed or not left:
+        left = progress.search_total + progress.confirm_total - self._done()
+        done = self._done() - self._before
+        if done <= 0 or not elapsed or left <= 0:
             return clock(elapsed)
         rate = done / elapsed
         return f"{clock(elapsed)}, {60 * rate:.1f} trials a minute, about {clock(left / rate)} left"
+
+    def _done(self) -> int:
+        progress = self._progress
+        return sum(dict(progress.search_ended).values()) + progress.confirm_ended
 
 
 def clock(seconds: float) -> str:

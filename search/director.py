@@ -198,7 +198,7 @@ class StudyDirector:
         else:
             self._ledger.begin_trial(self._name, job, self._now_ms())
         self._open[job.number] = job
-        self.progress.phase = job.phase.value
+        self.progress.phase = (Phase.SEARCH if self._search_open() else job.phase).value
         self.progress.running = len(self._open)
         self._notify()
         return job
@@ -861,4 +861,7 @@ class StudyDirector:
 
     def _next_inspection(self) -> Inspection | None:
         job, self._inspection = self._inspection, None
+        if job is not None:
+            self.progress.phase = "looking into the chosen model"
+            self._notify()
         return job

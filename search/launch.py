@@ -23,10 +23,12 @@ from search.lock import check_free
 from search.records import ConfigError, DataError, Phase, PodiumError, State, TrackingError
 from search.sampler import check_space
 from search.settings import (
+    FINALISTS,
     STUDY_NAME,
     StudySettings,
     TrackingSettings,
     settings_again,
+    stored_settings,
 )
 from search.space import Space, find_space, listed_space, open_space
 from search.tracking import Tracker, check_tracking
@@ -128,7 +130,9 @@ def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
     Raises:
         ConfigError: it has.
     """
-    more = settings.trials > int(record.settings["trials"])
+    before = stored_settings(f"study {record.name}", record.settings)
+    more = settings.trials > before.trials
+    confirms_more = settings.finalists > before.finalists
     cut_at = _cut_at_budget(record)
     has_time = cut_at is not None and (settings.time_budget or math.inf) > cut_at
     if more and cut_at is not None and not has_time:
@@ -137,7 +141,7 @@ def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
             f"would be begun. `podium resume {record.name} --trials {settings.trials} "
             f"--time-budget {2 * cut_at:g}` gives it more of both."
         )
-    if record.state is State.COMPLETED and not more and not has_time:
+    if record.state is State.COMPLETED and not (more or has_time or confirms_more):
         raise ConfigError(_ended(record))
 
 
@@ -172,12 +176,15 @@ def _check_proposals_are_known(name: str) -> None:
 
 def _ended(record: StudyRecord) -> str:
     cut_at, resume = _cut_at_budget(record), f"`podium resume {record.name}"
+    ended = f"Study {record.name} has ended."
+    if not stored_settings(f"study {record.name}", record.settings).finalists:
+        ended += f" {resume} --finalists {FINALISTS}` confirms its best trials."
     if cut_at is not None:
         return (
-            f"Study {record.name} has ended. {resume} --time-budget {2 * cut_at:g}` gives it more "
-            "time for the trials that it did not come to."
+            f"{ended} {resume} --time-budget {2 * cut_at:g}` gives it more time for the trials "
+            "that it did not come to."
         )
-    return f"Study {record.name} has ended. {resume} --trials +50` gives it 50 more trials."
+    return f"{ended} {resume} --trials +50` gives it 50 more trials."
 
 
 def known_study(settings: StudySettings) -> StudyRecord | None:

@@ -49,6 +49,7 @@ from search.records import (
     TrialTotals,
     WorkerReport,
 )
+from search.settings import FINALISTS
 from spaces.config import TrialConfig
 
 SCHEMA_VERSION = 4
@@ -689,6 +690,16 @@ def taken(study: StudyRecord) -> str:
         f"There is a study {name!r} already. Go on with it by `podium resume {name}`, look at it "
         f"by `podium status {name}`, or choose another --study."
     )
+
+
+def way_to_a_verdict(study: StudyRecord) -> str:
+    """What helps where a study has no verdict."""
+    if "notebook" in study.settings:
+        return "A reproduction ends without one: `podium run` begins a study that ends in one."
+    resume = f"`podium resume {study.name}"
+    if not study.settings.get("finalists", FINALISTS):
+        return f"{resume} --finalists {FINALISTS}` confirms its best trials and judges the chosen."
+    return f"{resume}` goes on with it."
 
 
 def _one(study: str, number: int) -> Any:

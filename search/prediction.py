@@ -114,23 +114,32 @@ def _fitting(path: Path, array: NDArray[Any], shape: tuple[int, int, int]) -> ND
     return images
 
 
-def doubtful_pixels(images: NDArray[np.float32], predicted: Predicted) -> str | None:
-    """A sentence where pixels are not in the range that the model was made for; None if they are.
+def doubtful_pixels(batches: Sequence[Batch], predicted: Predicted) -> str | None:
+    """A sentence where a file's pixels are not in the range that the model was made for, or None.
 
     Args:
-        images: as they were classified.
+        batches: as they were classified.
         predicted: from them.
     """
     if predicted.pixel_range is None:
         return None
-    greatest, known = float(images.max()), predicted.pixel_range[1]
-    scaled_down = greatest <= 1 and known > 2
-    if greatest <= FAR * known and not scaled_down:
+    known = predicted.pixel_range[1]
+    greatest = [(float(batch.images.max()), batch.path) for batch in batches]
+    doubtful = [(most, path) for most, path in greatest if _is_far(most, known)]
+    if not doubtful:
         return None
+    most, path = doubtful[0]
+    others = len(doubtful) - 1
+    which = "" if not others else f" (as in {others} other file{'s' if others > 1 else ''})"
     return (
-        f"Pixels go up to {greatest:g} here, those that the model was made for up to {known:g}: "
-        "if they were scaled, scale them back, or do not rely on this."
+        f"{path}: pixels go up to {most:g} here{which}, those that the model was made for up to "
+        f"{known:g}: if they were scaled, scale them back, or do not rely on this."
     )
+
+
+def _is_far(greatest: float, known: float) -> bool:
+    scaled_down = greatest <= 1 and known > 2
+    return greatest > FAR * known or scaled_down
 
 
 def rows(

@@ -19,7 +19,7 @@ from search.journal import (
     read_standing,
     recover,
 )
-from search.ledger import Ledger, StudyRecord
+from search.ledger import Ledger, StudyRecord, way_to_a_verdict
 from search.loading import Reload
 from search.records import ConfigError, ModelVersion, PromotionRefused, State
 from search.registry import (
@@ -159,7 +159,7 @@ def propose(record: StudyRecord, find: Callable[[], str] = _nothing) -> Proposal
     if "verdict" not in outcome:
         raise ConfigError(
             f"Study {name} has no verdict: nothing was confirmed or judged on the test split. "
-            "Run one with `podium run --finalists 5`."
+            f"{way_to_a_verdict(record)}"
         )
     prefix, _, rest = str(outcome.get("model") or find()).partition("models:/")
     model, _, version = rest.rpartition("/")

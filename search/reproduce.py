@@ -23,7 +23,16 @@ from search.records import ConfigError, State, StudyFailed, TrialRecord, one_lin
 from search.reproduction import ReproductionDirector, plan
 from search.selection import percent
 from search.settings import StudySettings, nearest
-from search.study import DELIVERY_SECONDS, View, at_work, conduct, ended_anyhow
+from search.study import (
+    DELIVERING,
+    DELIVERY_SECONDS,
+    DONE,
+    DRAWING,
+    View,
+    at_work,
+    conduct,
+    ended_anyhow,
+)
 from search.tracking import Tracker
 from spaces.config import TrialConfig
 from spaces.notebooks import NOTEBOOKS, Notebook
@@ -130,9 +139,10 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
             now_ms=now_ms,
             notify=tracker.wake,
         )
-        conduct(launch, director, ledger, tracker, view)
-        with ended_anyhow(ledger, name):
-            return _finish(request, launch, ledger, tracker, director)
+        with view(director.progress, name):
+            conduct(launch, director, ledger, tracker)
+            with ended_anyhow(ledger, name):
+                return _finish(request, launch, ledger, tracker, director)
 
 
 def _keep(path: Path, model: bytes) -> None:
@@ -178,12 +188,12 @@ def _finish(
     ledger.set_outcome(name, outcome)
     report = study_folder(name) / "report.md"
     report.write_text(render([(notebook, rows, judgement)], "report"), encoding="utf-8")
-    trouble = None
+    trouble, director.progress.phase = None, DRAWING
     try:
         _illustrate(launch, ledger, rows, director)
     except Exception as error:  # noqa: BLE001 - the result stands without figures
         trouble = f"no figures: {one_line(error)}"
-    missing = None
+    missing, director.progress.phase = None, DELIVERING
     try:
         tracker.close(DELIVERY_SECONDS)
     except Exception as error:  # noqa: BLE001 - the result stands without MLflow
@@ -197,6 +207,7 @@ def _finish(
             except Exception as error:  # noqa: BLE001 - likewise
                 missing = undelivered(name, error)
         ledger.end_study(name, State.COMPLETED, None, now_ms())
+    director.progress.phase = DONE
     if missing is not None:
         trouble = f"{trouble}; {missing}" if trouble else missing
     return Reproduced(name, tuple(rows), judgement, report, trouble)

@@ -52,6 +52,7 @@ ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_YAML = 1_000_000
 """Characters of a file of settings."""
+FINALISTS = 4
 SHOWN = 100
 """Characters of a wrong value that a message repeats."""
 
@@ -135,7 +136,7 @@ class StudySettings(BaseModel):
     cpus_per_trial: int = Field(default=1, ge=1)
     gpus_per_trial: float = Field(default=0.0, ge=0.0)
     seed: int = Field(default=0, ge=0, lt=2**31)
-    finalists: int = Field(default=4, ge=0)
+    finalists: int = Field(default=FINALISTS, ge=0)
     confirm_seeds: int = Field(default=8, ge=2, le=1_000)
     folds: int = Field(default=0, ge=0, le=100)
     grid: dict[str, tuple[str, ...]] = Field(default_factory=dict)
@@ -441,8 +442,8 @@ def settings_again(
         flags: of `podium resume`; None: as before. `trials` may be "+50": so many more.
 
     Raises:
-        ConfigError: an impossible value, fewer trials than there were, or a setting of another
-            version of Podium, without which later trials would mean something else.
+        ConfigError: an impossible value, fewer trials or finalists than there were, or a setting
+            of another version of Podium, without which later trials would mean something else.
     """
     unknown = sorted(set(stored) - set(StudySettings.model_fields))
     if unknown:
@@ -451,7 +452,8 @@ def settings_again(
             f"not know: {', '.join(unknown)}. Go on with that version, or start another study."
         )
     typed = {name: value for name, value in flags.items() if value is not None}
-    before = stored_settings("this study", stored).trials
+    begun_with = stored_settings("this study", stored)
+    before, finalists = begun_with.trials, begun_with.finalists
     trials = str(typed.pop("trials", before))
     if not re.fullmatch(r"\+?\d{1,7}", trials):
         raise ConfigError(f"--trials {trials}: expected a number, or +50 for fifty more.")
@@ -461,7 +463,13 @@ def settings_again(
             f"--trials {trials}: the study has {before} already; +{trials} would be as many more."
         )
     values = {**stored, **typed, "trials": total, "tracking": tracking}
-    return _validated(StudySettings, values, lambda _: "")
+    settings = _validated(StudySettings, values, lambda _: "")
+    if settings.finalists < finalists:
+        raise ConfigError(
+            f"--finalists {settings.finalists}: the study has {finalists} already, and takes no "
+            "fewer."
+        )
+    return settings
 
 
 def stored_settings(study: str, stored: Mapping[str, Any]) -> StudySettings:

@@ -21,12 +21,13 @@ from search.gallery import Subject, draw, draw_varied
 from search.gates import judge_gates
 from search.interruption import INTERRUPTIONS
 from search.launch import Launch, begin, check_not_ended, now_ms, study_facts
-from search.ledger import Ledger
+from search.ledger import Ledger, way_to_a_verdict
 from search.lock import held
 from search.records import (
     Champion,
     ConfigError,
     ConstraintsUnmet,
+    Phase,
     PodiumError,
     Recommendation,
     State,
@@ -53,6 +54,9 @@ DELIVERY_SECONDS = 120.0
 LEAVING_SECONDS = 10.0
 """For MLflow, of a study that was interrupted: the ledger has what it does not hear of."""
 CHAMPION_SECONDS = 30.0
+DRAWING, DELIVERING, WRITING = "drawing figures", "telling MLflow", "writing the report"
+DONE = "done"
+"""Phases of a study that has its result."""
 View = Callable[[Progress, str], AbstractContextManager[object]]
 
 
@@ -148,9 +152,10 @@ def _run_locked(launch: Launch, view: View, *, again: bool) -> Outcome:
         )
         if again:
             director.restore()
-        conduct(launch, director, ledger, tracker, view)
-        with ended_anyhow(ledger, name):
-            return _finish(launch, facts, ledger, tracker, director)
+        with view(director.progress, name):
+            conduct(launch, director, ledger, tracker)
+            with ended_anyhow(ledger, name):
+                return _finish(launch, facts, ledger, tracker, director)
 
 
 def _way_on(name: str, notebook: str | None) -> str:
@@ -245,9 +250,7 @@ def _builds(space: Space, champion: Champion) -> bool:
     return ordinary or champion.space == space.source.identity
 
 
-def conduct(
-    launch: Launch, director: Director, ledger: Ledger, tracker: Tracker, view: View
-) -> None:
+def conduct(launch: Launch, director: Director, ledger: Ledger, tracker: Tracker) -> None:
     """Runs a director's jobs to their end, or records how the study broke off.
 
     Raises:
@@ -256,9 +259,8 @@ def conduct(
     name = launch.name
     tracker.start()
     try:
-        with view(director.progress, name):
-            notebook = find_study(ledger, name).settings.get("notebook")
-            _run(launch, director, _way_on(name, notebook))
+        notebook = find_study(ledger, name).settings.get("notebook")
+        _run(launch, director, _way_on(name, notebook))
     except BaseException as error:
         reason = _reason(error)
         by_hand = isinstance(error, KeyboardInterrupt)
@@ -312,19 +314,23 @@ def recommend_again(
         The recommendation, and the `config_id` that the study itself recommended ("" if none).
 
     Raises:
-        PodiumError: no such study or policy, or nothing was confirmed.
+        ConfigError: no such study or policy, nothing was confirmed, or nothing that was meets the
+            constraints.
     """
     study = find_study(ledger, name)
     criteria = criteria_from(study.settings, flags)
     outcome = study.outcome or {}
     champion = (outcome.get("champion") or {}).get("config_id", "")
+    trials = ledger.trials(name)
     try:
         candidates = confirmed_candidates(
-            ledger.trials(name), study.facts["baseline"], champion, ledger.costs(name)
+            trials, study.facts["baseline"], champion, ledger.costs(name)
         )
         recommendation = explained(candidates, criteria, VALIDATION_FRACTION)
     except StudyFailed as error:
-        raise ConfigError(f"Study {name}: no recommendation can be made. {error}") from None
+        is_confirmed = any(trial.phase is Phase.CONFIRM for trial in trials)
+        way = "" if is_confirmed else f" {way_to_a_verdict(study)}"
+        raise ConfigError(f"Study {name}: no recommendation can be made. {error}{way}") from None
     if outcome.get("cut"):
         summary = f"{recommendation.summary} {outcome['cut']}"
         recommendation = replace(recommendation, summary=summary)
@@ -364,6 +370,7 @@ def _finish(
     if director.package and director.shipped is not None:
         model_file = unpack(director.package, model_folder(name), director.shipped.number)
     missing, where = None, launch.settings.tracking
+    director.progress.phase = DELIVERING
     try:
         tracker.close(DELIVERY_SECONDS)
     except TrackingError as error:
@@ -373,6 +380,7 @@ def _finish(
             model = tracker.patiently(lambda: register_model(ledger, tracker, where))
         except Exception as error:  # noqa: BLE001 - the result stands without MLflow
             missing = undelivered(name, error)
+    director.progress.phase = DRAWING
     try:
         _illustrate(launch, ledger, director)
     except Exception as error:  # noqa: BLE001 - and without figures
@@ -401,6 +409,7 @@ def _finish(
         trouble=_joined(trouble, missing) if missing else trouble or "",
         refusal=refusal,
     )
+    director.progress.phase = WRITING
     try:
         write_report(content, folder)
     except Exception as error:  # noqa: BLE001 - and without a page
@@ -415,6 +424,7 @@ def _finish(
                 missing = undelivered(name, error)
         # Last: until then `podium resume` does again what may be missing.
         ledger.end_study(name, state, reason, now_ms())
+    director.progress.phase = DONE
     if missing is not None:
         trouble = _joined(trouble, missing)
     html = folder / "report.html"

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -34,6 +35,7 @@ console = _Plain(soft_wrap=True, highlight=False, emoji=False)
 PIPE_WIDTH = 160
 UNBROKEN = 16
 BAR_WIDTH = 30
+BELOW = 4
 errors = _Plain(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
@@ -70,14 +72,13 @@ def print_candidates(ranked: Sequence[Reasoned]) -> None:
             "standard error": points(r.standard_error),
             "gap": points(r.candidate.gap) if r.candidate.gaps else "-",
             "latency": f"{r.candidate.latency_ms:.2f} ms" if r.candidate.costs else "-",
-            "configuration": r.candidate.config.summary,
         }
         for name, r in zip(names, ranked, strict=True)
     ]
     say(f"\nConfirmed on {len(ranked[0].candidate.accuracies)} fresh seeds:")
     print_rows(rows, Format.TABLE)
     for name, r in zip(names, ranked, strict=True):
-        tell(f"- {name}: {r.reason[0].lower()}{r.reason[1:]}")
+        tell(f"- {name} ({r.candidate.config.summary}): {r.reason[0].lower()}{r.reason[1:]}")
 
 
 def print_recommendation(recommendation: Recommendation) -> None:
@@ -275,22 +276,52 @@ def print_rows(rows: list[dict[str, Any]], format: Format) -> None:
         text = "\n".join("| " + " | ".join(map(as_line, line)) + " |" for line in lines)
         sys.stdout.write(text + "\n")
         return
-    table = Table(box=None, pad_edge=False)
-    for name in names:
-        numeric = all(isinstance(row[name], int | float | type(None)) for row in rows)
-        longest = max((len(_cell(row[name])) for row in rows), default=0)
-        table.add_column(
-            Text(readable(name)),
-            justify="right" if numeric else "left",
-            overflow="fold",
-            no_wrap=longest <= UNBROKEN,
-            min_width=min(longest, UNBROKEN),
-        )
-    for line in cells:
-        table.add_row(*map(Text, line))
     # Where there is no terminal there is no width to keep to, but rich would take 80.
     width = console.width if console.is_terminal else max(PIPE_WIDTH, console.width)
-    Console(width=width, highlight=False).print(table)
+    numeric = [all(isinstance(row[n], int | float | type(None)) for row in rows) for n in names]
+    _print_table(names, cells, numeric, width)
+
+
+def _print_table(
+    names: Sequence[str], cells: Sequence[Sequence[str]], numeric: Sequence[bool], width: int
+) -> None:
+    """Prints rows as wide as the terminal; the last columns stand below where they do not fit.
+
+    Rich would cut them off, and digits with them.
+    """
+    longest = [max((len(line[i]) for line in cells), default=0) for i in range(len(names))]
+    is_long = [most > UNBROKEN for most in longest]
+    least = [UNBROKEN if is_long[i] else max(longest[i], len(name)) for i, name in enumerate(names)]
+    gap = 2 if sum(least) + 2 * len(names) <= width else 1
+    fitting = [i for i in range(1, len(names)) if sum(least[:i]) + gap * i <= width]
+    shown = len(names)
+    if sum(least) + gap * shown > width and fitting and not any(is_long[: fitting[-1]]):
+        shown = fitting[-1]
+    table = Table(box=None, pad_edge=False, padding=(0, gap, 0, 0))
+    for name, of_long, is_number, narrowest in list(
+        zip(names, is_long, numeric, least, strict=True)
+    )[:shown]:
+        table.add_column(
+            Text(readable(name)),
+            justify="right" if is_number else "left",
+            overflow="fold",
+            no_wrap=not of_long,
+            min_width=narrowest,
+        )
+    for line in cells:
+        table.add_row(*map(Text, line[:shown]))
+    out = Console(width=max(width, sum(least[:shown]) + gap * shown), highlight=False)
+    if shown == len(names):
+        out.print(table)
+        return
+    with out.capture() as capture:
+        out.print(table)
+    head, *lines = capture.get().splitlines()
+    out.print(Text.from_ansi(head))
+    for line, cell in zip(lines, cells, strict=True):
+        out.print(Text.from_ansi(line))
+        rest = [f"{n} {value}" for n, value in zip(names[shown:], cell[shown:], strict=True)]
+        out.print(Padding(Text(", ".join(rest)), (0, 0, 0, BELOW)))
 
 
 def _cell(value: object) -> str:

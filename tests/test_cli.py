@@ -19,7 +19,7 @@ import mlflow
 import pytest
 from mlflow.entities import Run
 
-from search import cli
+from search import cli, tables
 from search.ledger import Ledger
 from search.lock import held
 from search.records import ConfigError, Phase, State
@@ -121,6 +121,24 @@ def test_every_published_notebook_is_listed_with_its_experiments_and_nothing_is_
 def test_markdown_cells_cannot_end_their_table_cell(capsys: pytest.CaptureFixture[str]) -> None:
     print_rows([{"a": "x|y", "b": 0.5}], Format.MARKDOWN)
     assert capsys.readouterr().out.splitlines()[2] == "| x&#124;y | 0.5000 |"
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120])
+def test_a_narrow_terminal_loses_no_digit(
+    width: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("search.tables.console.width", width)
+    monkeypatch.setattr(type(tables.console), "is_terminal", True)
+    row = {"trial": 1, "config_id": "bf976ac0c063", "accuracy": 0.98765, "seconds": "12.5"}
+    row["parameters"], row["summary"] = "1,184,993", "dense 39-313, rmsprop 0.0072, batch 32"
+    print_rows([row, row | {"trial": 2}], Format.TABLE)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("trial")
+    text = " ".join(" ".join(lines).split())
+    for cell in ("bf976ac0c063", "0.9877", "12.5", "1,184,993"):
+        assert text.count(cell) == 2
+    assert text.count("rmsprop") == 2
+    assert max(map(len, lines)) <= width
 
 
 def test_no_rows_print_as_valid_empty_output(capsys: pytest.CaptureFixture[str]) -> None:

@@ -437,7 +437,7 @@ def test_predict_uses_the_version_that_is_asked_for(desk: Desk, answers: Callabl
 def test_predict_says_that_pixels_are_not_in_range(desk: Desk, answers: Callable[[], Any]) -> None:
     np.save("a.npy", np.full((2, 3), 0.5))
     done = desk("predict", NAME, "a.npy", "--format", "json")
-    assert "Pixels go up to 0.5 here" in done.err
+    assert "a.npy: pixels go up to 0.5 here" in done.err
     assert json.loads(done.out)
     assert answers()
 

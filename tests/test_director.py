@@ -39,7 +39,7 @@ from search.sampler import Sampler
 from search.scheduler import make_scheduler
 from search.settings import StudySettings
 from search.space import Space, find_space, listed_space, open_space
-from search.store import MemoryStore, TrialStore
+from search.store import FileStore, MemoryStore, TrialStore
 from spaces.config import TrialConfig
 from tests.builders import make_inspected, make_totals
 
@@ -180,6 +180,42 @@ def test_without_finalists_nothing_is_confirmed_and_the_test_split_stays_locked(
     assert {job.phase for job in jobs} == {Phase.SEARCH}
     assert director.verdict is None
     assert ledger.openings(data.test.fingerprint) == []
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_study_that_has_ended_may_confirm_more_finalists(
+    make: Make, data: LoadedData, ledger: Ledger, tmp_path: Path, before: int
+) -> None:
+    store = FileStore(tmp_path)
+
+    def accuracy(job: Assignment) -> float:
+        return 0.5 + job.number / 100
+
+    searched = _run(make(finalists=before, store=store), data, accuracy)
+    resumed = make(finalists=2, store=store, again=True)
+    resumed.restore()
+    jobs = _run(resumed, data, accuracy)
+    assert [job.phase for job in jobs] == [Phase.CONFIRM] * (6 if before == 0 else 2)
+    confirmed = {j.config.config_id for j in [*searched, *jobs] if j.phase is Phase.CONFIRM}
+    assert confirmed == {
+        SPACE.baseline_config().config_id,
+        searched[5].config.config_id,
+        searched[4].config.config_id,
+    }
+    assert resumed.verdict is not None
+
+
+def test_the_phase_is_search_until_its_last_trial_has_ended(make: Make) -> None:
+    director = make(trials=1)
+    searching = director.next_job()
+    assert isinstance(searching, Assignment)
+    filler = director.next_job()
+    assert isinstance(filler, Assignment)
+    assert filler.phase is Phase.CONFIRM
+    assert director.progress.phase == "search"
+    _finish(director, searching, 0.6)
+    director.next_job()
+    assert director.progress.phase == "confirm"
 
 
 def test_the_baseline_fills_the_wait_for_the_last_trial_of_the_search(make: Make) -> None:

@@ -225,8 +225,19 @@ def test_classes_without_names_are_numbers() -> None:
 def test_pixels_of_another_range_are_pointed_out(
     greatest: float, known: tuple[float, float] | None, doubt: bool
 ) -> None:
-    images = np.full((1, *GREY), greatest, np.float32)
-    sentence = doubtful_pixels(images, Predicted(PROBABILITIES[:1], known))
+    sentence = doubtful_pixels([_even("a.npy", greatest)], Predicted(PROBABILITIES[:1], known))
     assert (sentence is not None) is doubt
     if sentence and known:
         assert f"{known[1]:g}" in sentence
+
+
+def _even(path: str, pixel: float) -> Batch:
+    return Batch(Path(path), np.full((1, *GREY), pixel, np.float32))
+
+
+def test_files_of_another_range_are_found_among_good_ones() -> None:
+    batches = [_even("good.npy", 255), _even("scaled.npy", 1), _even("too.npy", 0.5)]
+    sentence = doubtful_pixels(batches, Predicted(PROBABILITIES, (0.0, 255.0)))
+    assert sentence is not None
+    assert sentence.startswith("scaled.npy: pixels go up to 1 here (as in 1 other file)")
+    assert doubtful_pixels(batches[:1], Predicted(PROBABILITIES, (0.0, 255.0))) is None

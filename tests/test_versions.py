@@ -225,6 +225,14 @@ def test_settings_that_this_version_does_not_know_are_refused_not_forgotten() ->
     stored = StudySettings().model_dump(mode="json") | {"augment": "mixup"}
     with pytest.raises(ConfigError, match=r"do.* not know: augment\. .* start another study"):
         settings_again(stored, TrackingSettings(), {})
+
+
+def test_a_study_may_have_more_finalists_but_no_fewer() -> None:
+    stored = {"finalists": 2}
+    assert settings_again(stored, TrackingSettings(), {"finalists": 3}).finalists == 3
+    assert settings_again(stored, TrackingSettings(), {"finalists": None}).finalists == 2
+    with pytest.raises(ConfigError, match=r"--finalists 1: the study has 2 already"):
+        settings_again(stored, TrackingSettings(), {"finalists": 1})
     assert criteria_from(stored, {}) == StudySettings().criteria
 
 

@@ -43,6 +43,7 @@ from search.records import (
     Verdict,
 )
 from search.selection import SEPARATED, called, loosened, percent, points
+from search.settings import FINALISTS
 
 RIVALS = {"champion": "the champion's configuration, trained again"}
 """In validation runs; on the test images it is the champion's own model."""
@@ -233,17 +234,23 @@ def _tiles(content: ReportContent) -> Iterator[tuple[str, str, str]]:
 
 
 def _next_step(content: ReportContent) -> Iterator[Block]:
+    study = shlex.quote(content.study)
     if content.refusal is not None:
-        study = shlex.quote(content.study)
         yield Text(
             "Next: with limits that a candidate meets (these are met by the most accurate one) the "
             "study goes on to its verdict, and trains nothing again:",
             f"podium resume {study} {loosened(content.refusal)}",
             "lead",
         )
+    elif content.recommendation is None:
+        yield Text(
+            "Next: confirm its best trials on fresh seeds, beside the baseline, and judge the "
+            "chosen one on the test images:",
+            f"podium resume {study} --finalists {FINALISTS}",
+            "lead",
+        )
     if content.verdict is None:
         return
-    study = shlex.quote(content.study)
     command = f"podium promote {study}"
     if content.model is None:
         command = f"podium sync {study}\n{command}"
