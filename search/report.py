@@ -27,6 +27,7 @@ ORDER = (
     mistakes.mistakes,
     mistakes.calibration,
     judged.costs,
+    handover.model,
     handover.risks,
     chapters.changes,
     handover.reproduction,

@@ -48,6 +48,7 @@ CHAPTERS = [
     "Where it errs",
     "How far its confidence can be trusted",
     "What it costs",
+    "The model",
     "Intended use, risks, and what it is not for",
     "What would change the decision",
     "Reproduce, promote, roll back",
@@ -594,6 +595,26 @@ def test_costs_are_told_beside_the_baselines(tmp_path: Path) -> None:
     assert rows[0][1:] == ["18,195", "110.0 kB", "1.6 ms (p99 3.2 ms)", "16 ms (p99 19.2 ms)"]
     assert rows[-1][0] == "baseline"
     assert rows[-1][3] == "1.2 ms (p99 2.4 ms)"
+
+
+def test_the_model_is_described_as_a_model_card_asks(tmp_path: Path) -> None:
+    facts = {
+        "data": "digits",
+        "fingerprint": "d53f",
+        "test_fingerprint": "af35",
+        "train_images": 1149,
+        "validation_images": 288,
+        "versions": {"podium-search": "0.1.0"},
+        "image_shape": [8, 8, 1],
+    }
+    text = said(tmp_path, 0, facts=facts).split("The model")[1].split("Intended use")[0]
+    for part in (
+        *("18,195 parameters", "with Podium 0.1.0", "float32 (n, 8 x 8 x 1)"),
+        *("1,149 train images of digits, fingerprint d53f", "288 validation images"),
+        *("360 locked test images, fingerprint af35, opened 2 times", "Mitchell and others"),
+    ):
+        assert part in text
+    assert "Mitchell" not in said(tmp_path, 0, facts=facts, **SEARCH_ONLY)
 
 
 def test_risks_follow_from_the_figures(tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
 
 from search.page.article import (
     SIGNIFICANT,
+    UNKNOWN,
     Block,
     Bullets,
     Chapter,
@@ -30,6 +33,74 @@ LOW_RECALL = 0.8
 WIDE_INTERVAL = 0.02
 POOR_CALIBRATION = 0.05
 LARGE_GAP = 0.05
+
+
+def model(content: ReportContent) -> Iterator[Chapter]:
+    """The facts of a model card: what it is, takes and gives, what it learnt and was judged on."""
+    recommendation, verdict = content.recommendation, content.verdict
+    if recommendation is None or verdict is None:
+        return
+    winner, facts = recommendation.winner, content.facts
+    shape = " x ".join(map(str, facts.get("image_shape", ()))) or "height x width x channels"
+    details = [
+        ("model", f"a Keras network, {winner.config.summary}; {winner.parameters:,} parameters"),
+        ("made by", f"study {content.study}{_made(content)}"),
+    ]
+    if content.model is not None:
+        details.append(("in MLflow", content.model.uri))
+    opened = "once" if verdict.openings == 1 else f"{verdict.openings} times"
+    data = f"{facts.get('data', 'the data set')}, fingerprint {facts.get('fingerprint', UNKNOWN)}"
+    details += [
+        ("takes", f"raw images, float32 (n, {shape}), as they are in the data set"),
+        ("gives", f"a probability for each of {listed(content.classes)}; the largest decides"),
+        ("learnt from", f"{_images(facts, 'train')} train images of {data}"),
+        (
+            "chosen on",
+            f"{_images(facts, 'validation')} validation images in each of "
+            f"{counted(len(winner.accuracies), 'run')}, drawn anew for each",
+        ),
+        (
+            "judged on",
+            f"{verdict.images:,} locked test images, fingerprint "
+            f"{facts.get('test_fingerprint', UNKNOWN)}, opened {opened} so far",
+        ),
+        (
+            "judged by",
+            "accuracy and recall of each class with 95% Wilson intervals, exact McNemar tests "
+            "against its rivals, F1, ROC AUC, expected calibration error",
+        ),
+        (
+            "looked at apart",
+            "each class; nothing else is recorded of the images that could be looked at apart",
+        ),
+    ]
+    yield Chapter(
+        "model",
+        "The model",
+        [
+            Definitions(details),
+            Text(
+                "This chapter and the next hold what a model card does (Mitchell and others, "
+                "Model Cards for Model Reporting, 2019).",
+                tone="fine",
+            ),
+        ],
+    )
+
+
+def _made(content: ReportContent) -> str:
+    """When, and with what."""
+    trial = next((t for t in content.trials if t.number == content.shipped), None)
+    ended = trial.ended_ms if trial else None
+    when = f", trained on {datetime.fromtimestamp(ended / 1000, UTC):%Y-%m-%d}" if ended else ""
+    versions = content.facts.get("versions")
+    podium = versions.get("podium-search") if isinstance(versions, Mapping) else None
+    return f"{when}, with Podium {podium}" if podium else when
+
+
+def _images(facts: Mapping[str, Any], part: str) -> str:
+    count = facts.get(f"{part}_images")
+    return f"{count:,}" if isinstance(count, int) else "the"
 
 
 def risks(content: ReportContent) -> Iterator[Chapter]:
@@ -168,7 +239,7 @@ def reproduction(content: ReportContent) -> Iterator[Chapter]:
             ),
             Text("Take that back:", _command("rollback", name) if name else "podium rollback"),
         ]
-    blocks += _model(content)
+    blocks += _loading(content)
     facts = [(key.replace("_", " "), stated(value)) for key, value in content.facts.items()]
     if facts:
         blocks.append(Definitions(facts))
@@ -179,7 +250,7 @@ def _command(verb: str, name: str) -> str:
     return f"podium {verb} {shlex.quote(name)}"
 
 
-def _model(content: ReportContent) -> Iterator[Block]:
+def _loading(content: ReportContent) -> Iterator[Block]:
     shape = ", ".join(map(str, content.facts.get("image_shape", ()))) or "height, width, channels"
     if content.model is not None:
         yield Text("The model in MLflow:", f"mlflow.pyfunc.load_model({content.model.uri!r})")
