@@ -609,7 +609,7 @@ def test_the_model_is_described_as_a_model_card_asks(tmp_path: Path) -> None:
     }
     text = said(tmp_path, 0, facts=facts).split("The model")[1].split("Intended use")[0]
     for part in (
-        *("18,195 parameters", "with Podium 0.1.0", "float32 (n, 8 x 8 x 1)"),
+        *("18,195 parameters", "with Podium 0.1.0", "float32 (n, 8, 8, 1)"),
         *("1,149 train images of digits, fingerprint d53f", "288 validation images"),
         *("360 locked test images, fingerprint af35, opened 2 times", "Mitchell and others"),
     ):

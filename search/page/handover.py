@@ -41,37 +41,36 @@ def model(content: ReportContent) -> Iterator[Chapter]:
     if recommendation is None or verdict is None:
         return
     winner, facts = recommendation.winner, content.facts
-    shape = " x ".join(map(str, facts.get("image_shape", ()))) or "height x width x channels"
     details = [
         ("model", f"a Keras network, {winner.config.summary}; {winner.parameters:,} parameters"),
-        ("made by", f"study {content.study}{_made(content)}"),
+        ("developed by", f"study {content.study}{_made(content)}"),
     ]
     if content.model is not None:
         details.append(("in MLflow", content.model.uri))
     opened = "once" if verdict.openings == 1 else f"{verdict.openings} times"
     data = f"{facts.get('data', 'the data set')}, fingerprint {facts.get('fingerprint', UNKNOWN)}"
     details += [
-        ("takes", f"raw images, float32 (n, {shape}), as they are in the data set"),
-        ("gives", f"a probability for each of {listed(content.classes)}; the largest decides"),
-        ("learnt from", f"{_images(facts, 'train')} train images of {data}"),
+        ("input", f"raw images, float32 (n, {_shape(facts)}), as they are in the data set"),
+        ("output", f"a probability for each of {listed(content.classes)}; the largest decides"),
+        ("training data", f"{_images(facts, 'train')} train images of {data}"),
         (
-            "chosen on",
+            "validation data",
             f"{_images(facts, 'validation')} validation images in each of "
             f"{counted(len(winner.accuracies), 'run')}, drawn anew for each",
         ),
         (
-            "judged on",
+            "evaluation data",
             f"{verdict.images:,} locked test images, fingerprint "
             f"{facts.get('test_fingerprint', UNKNOWN)}, opened {opened} so far",
         ),
         (
-            "judged by",
+            "metrics",
             "accuracy and recall of each class with 95% Wilson intervals, exact McNemar tests "
             "against its rivals, F1, ROC AUC, expected calibration error",
         ),
         (
-            "looked at apart",
-            "each class; nothing else is recorded of the images that could be looked at apart",
+            "factors",
+            "the classes; nothing else is recorded of the images that could be looked at apart",
         ),
     ]
     yield Chapter(
@@ -96,6 +95,10 @@ def _made(content: ReportContent) -> str:
     versions = content.facts.get("versions")
     podium = versions.get("podium-search") if isinstance(versions, Mapping) else None
     return f"{when}, with Podium {podium}" if podium else when
+
+
+def _shape(facts: Mapping[str, Any]) -> str:
+    return ", ".join(map(str, facts.get("image_shape", ()))) or "height, width, channels"
 
 
 def _images(facts: Mapping[str, Any], part: str) -> str:
@@ -251,7 +254,7 @@ def _command(verb: str, name: str) -> str:
 
 
 def _loading(content: ReportContent) -> Iterator[Block]:
-    shape = ", ".join(map(str, content.facts.get("image_shape", ()))) or "height, width, channels"
+    shape = _shape(content.facts)
     if content.model is not None:
         yield Text("The model in MLflow:", f"mlflow.pyfunc.load_model({content.model.uri!r})")
     if content.model_file is not None:
