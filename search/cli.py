@@ -261,6 +261,9 @@ def resume(
     finalists: Annotated[
         int | None, typer.Option(help="More to confirm, or any of a search only. [as before]")
     ] = None,
+    confirm_seeds: Annotated[
+        int | None, typer.Option(help="More fresh seeds of each. [as before]")
+    ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster. [as before]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
 ) -> None:

@@ -375,7 +375,7 @@ class StudyDirector:
 
     def _runs_to_come(self, finalists: Sequence[TrialConfig]) -> int:
         """How many runs are still to be confirmed, also where there may be a champion."""
-        configs, found = {*finalists, self._baseline}, self._find_champion()
+        configs, found = {*finalists, self._baseline, *self._confirmed()}, self._find_champion()
         champion, trouble = found or (None, "it is not known yet")
         if champion is not None and champion.config is not None:
             configs.add(champion.config)
@@ -633,12 +633,18 @@ class StudyDirector:
         rivals = [self._baseline]
         if self.champion is not None and self.champion.config is not None:
             rivals.append(self.champion.config)
+        # Those of an earlier choice of finalists, too, have as many seeds as there are now.
+        rivals += self._confirmed()
         finalists += [c for c in dict.fromkeys(rivals) if c not in self._confirming + finalists]
         for config in finalists:
             self._queue_confirmation(config)
         waiting = [*self._open.values(), *self._again, *self._queue]
         # Those of an earlier choice of finalists count with them.
         self.progress.confirm_total = self.progress.confirm_ended + len(waiting)
+
+    def _confirmed(self) -> list[TrialConfig]:
+        """The configurations of which a run was confirmed so far."""
+        return list(dict.fromkeys(e.job.config for e in self._of_phase(Phase.CONFIRM)))
 
     def _leaders(self) -> list[_Ended]:
         """The best trials so far, one for each configuration, as many as there are finalists."""
@@ -776,10 +782,12 @@ class StudyDirector:
         told, version = self._told(), self.champion.version if self.champion else None
         if "verdict" not in told:
             return VERDICT
-        before = told.get("recommended"), (told.get("champion") or {}).get("version")
-        if before == (winner, version):
+        number = self._models[winner].job.number
+        against = (told.get("champion") or {}).get("version")
+        if (told.get("recommended"), told.get("trial"), against) == (winner, number, version):
             return self._latest_reason() or VERDICT
-        return f"{VERDICT}, for {winner}" + (f" against version {version}" if version else "")
+        reason = f"{VERDICT}, for {winner} of trial {number}"
+        return reason + (f" against version {version}" if version else "")
 
     def _record_opening(self, opening: Opening) -> None:
         """Once for a verdict: an interruption before it was told does not make a second look."""

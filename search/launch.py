@@ -24,6 +24,7 @@ from search.records import ConfigError, DataError, Phase, PodiumError, State, Tr
 from search.sampler import check_space
 from search.settings import (
     FINALISTS,
+    GROWING,
     STUDY_NAME,
     StudySettings,
     TrackingSettings,
@@ -132,7 +133,7 @@ def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
     """
     before = stored_settings(f"study {record.name}", record.settings)
     more = settings.trials > before.trials
-    confirms_more = settings.finalists > before.finalists
+    confirms_more = any(getattr(settings, f) > getattr(before, f) for f in GROWING)
     cut_at = _cut_at_budget(record)
     has_time = cut_at is not None and (settings.time_budget or math.inf) > cut_at
     if more and cut_at is not None and not has_time:

@@ -103,7 +103,7 @@ def _more_runs(made: Recommendation, validation_fraction: float) -> list[str]:
         else:
             sentences.append(
                 f"If {seen} is real, about {needed} seeds instead of {len(winner.accuracies)} "
-                f"would show it (`--confirm-seeds {needed}`)."
+                f"would show it (`podium resume` with `--confirm-seeds {needed}` trains them)."
             )
     return sentences
 

@@ -53,6 +53,8 @@ STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_YAML = 1_000_000
 """Characters of a file of settings."""
 FINALISTS = 4
+GROWING = ("finalists", "confirm_seeds")
+"""Settings of the confirmation that a study may have more of when it is resumed."""
 SHOWN = 100
 """Characters of a wrong value that a message repeats."""
 
@@ -442,8 +444,9 @@ def settings_again(
         flags: of `podium resume`; None: as before. `trials` may be "+50": so many more.
 
     Raises:
-        ConfigError: an impossible value, fewer trials or finalists than there were, or a setting
-            of another version of Podium, without which later trials would mean something else.
+        ConfigError: an impossible value, fewer trials, finalists or seeds than there were, or a
+            setting of another version of Podium, without which later trials would mean something
+            else.
     """
     unknown = sorted(set(stored) - set(StudySettings.model_fields))
     if unknown:
@@ -453,7 +456,7 @@ def settings_again(
         )
     typed = {name: value for name, value in flags.items() if value is not None}
     begun_with = stored_settings("this study", stored)
-    before, finalists = begun_with.trials, begun_with.finalists
+    before = begun_with.trials
     trials = str(typed.pop("trials", before))
     if not re.fullmatch(r"\+?\d{1,7}", trials):
         raise ConfigError(f"--trials {trials}: expected a number, or +50 for fifty more.")
@@ -464,11 +467,11 @@ def settings_again(
         )
     values = {**stored, **typed, "trials": total, "tracking": tracking}
     settings = _validated(StudySettings, values, lambda _: "")
-    if settings.finalists < finalists:
-        raise ConfigError(
-            f"--finalists {settings.finalists}: the study has {finalists} already, and takes no "
-            "fewer."
-        )
+    for field in GROWING:
+        had, has = getattr(begun_with, field), getattr(settings, field)
+        if has < had:
+            flag = f"--{field.replace('_', '-')} {has}"
+            raise ConfigError(f"{flag}: the study has {had} already, and takes no fewer.")
     return settings
 
 

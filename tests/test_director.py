@@ -1089,7 +1089,47 @@ def test_another_decision_after_more_trials_is_another_look_at_the_test_split(
 
 
 def _winner(ledger: Ledger) -> str:
-    return str(_outcome(ledger)["recommended"])
+    outcome = _outcome(ledger)
+    return f"{outcome['recommended']} of trial {outcome['trial']}"
+
+
+def test_more_seeds_are_trained_for_all_that_were_confirmed(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    """Those of an earlier choice of finalists count with them: they would be left out else."""
+    store = MemoryStore()
+    _run(make(store=store), data, lambda job: 0.5 + job.number / 1000)
+    longer = make(store=store, again=True, trials=9)
+    longer.restore()
+    _run(longer, data, lambda job: 0.9 + job.number / 1000)
+    more = make(store=store, again=True, trials=9, confirm_seeds=3)
+    more.restore()
+    jobs = _run(more, data, lambda job: 0.5 + job.number / 1000)
+    confirmed = {t.config.config_id for t in ledger.trials("s") if t.phase is Phase.CONFIRM}
+    assert len(confirmed) == 5
+    assert [job.phase for job in jobs] == [Phase.CONFIRM] * 5
+    assert {job.config.config_id for job in jobs} == confirmed
+    assert len({(job.seed, job.split_seed) for job in jobs}) == 1
+    assert more.recommendation is not None
+    ranked = more.recommendation.ranked
+    assert {len(r.candidate.accuracies) for r in ranked} == {3}
+    assert {r.candidate.config.config_id for r in ranked} == confirmed
+
+
+def test_another_trained_model_of_the_same_decision_is_another_look(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store), data, lambda job: 0.5 + job.number / 1000)
+    winner = _outcome(ledger)["recommended"]
+    for seeds, looks in ((3, 2), (3, 2), (4, 3)):
+        director = make(store=store, again=True, confirm_seeds=seeds)
+        director.restore()
+        _run(director, data, lambda job: 0.5 + job.number / 1000)
+        assert _outcome(ledger)["recommended"] == winner
+        assert director.verdict is not None
+        assert director.verdict.openings == looks
+    assert ledger.openings()[-1].reason == f"{VERDICT}, for {_winner(ledger)}"
 
 
 def test_every_other_decision_is_another_look_also_after_equally_many_trials(
@@ -1175,7 +1215,7 @@ def _break_off_in_confirmation(director: StudyDirector) -> Assignment:
         _finish(director, job, 0.5 + job.number / 1000)
 
 
-def test_a_run_of_who_is_no_finalist_any_more_does_not_stay_open(
+def test_who_is_no_finalist_any_more_is_confirmed_to_the_end(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:
     store = MemoryStore()
@@ -1188,8 +1228,8 @@ def test_a_run_of_who_is_no_finalist_any_more_does_not_stay_open(
     assert {t.state for t in ledger.trials("s")} == {State.COMPLETED}
     assert longer.recommendation is not None
     ranked = {r.candidate.config for r in longer.recommendation.ranked}
-    assert left.config not in ranked, "it lacks a seed"
-    assert longer.progress.confirm_ended == longer.progress.confirm_total == 2 + 1 + 4
+    assert left.config in ranked, "it has every seed"
+    assert longer.progress.confirm_ended == longer.progress.confirm_total == 2 + 2 + 4
 
 
 def test_a_confirmation_that_was_interrupted_goes_on_under_its_number(

@@ -227,8 +227,11 @@ def test_settings_that_this_version_does_not_know_are_refused_not_forgotten() ->
         settings_again(stored, TrackingSettings(), {})
 
 
-def test_a_study_may_have_more_finalists_but_no_fewer() -> None:
-    stored = {"finalists": 2}
+def test_a_study_may_have_more_finalists_and_seeds_but_no_fewer() -> None:
+    stored = {"finalists": 2, "confirm_seeds": 5}
+    assert settings_again(stored, TrackingSettings(), {"confirm_seeds": 6}).confirm_seeds == 6
+    with pytest.raises(ConfigError, match=r"--confirm-seeds 4: the study has 5 already"):
+        settings_again(stored, TrackingSettings(), {"confirm_seeds": 4})
     assert settings_again(stored, TrackingSettings(), {"finalists": 3}).finalists == 3
     assert settings_again(stored, TrackingSettings(), {"finalists": None}).finalists == 2
     with pytest.raises(ConfigError, match=r"--finalists 1: the study has 2 already"):
