@@ -9,9 +9,11 @@ from typing import Any
 
 from search.inference import paired_proportions
 from search.loading import TOLERANCE, Reload
+from search.records import StudyVersion
 from search.settings import GateSettings
 
 UNKNOWN = "not known"
+IDENTITY = ("name", "version", "study")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +38,7 @@ class Gate:
 def judge_gates(
     outcome: Mapping[str, Any],
     settings: GateSettings,
-    champion: str | None,
+    champion: StudyVersion | None,
     reload: Reload | None,
     classes: Sequence[str] = (),
 ) -> tuple[Gate, ...]:
@@ -47,7 +49,7 @@ def judge_gates(
     Args:
         outcome: of the study, as JSON values.
         settings: the limits.
-        champion: the version that is champion now; None where there is none.
+        champion: what is champion now; None where there is nothing.
         reload: what came of loading the registered version in a new process; None if not tried.
         classes: their names.
     """
@@ -123,7 +125,7 @@ def _class_recall(outcome: Mapping[str, Any], limit: float | None, classes: Sequ
 
 
 def _non_inferiority(
-    outcome: Mapping[str, Any], margin: float | None, champion: str | None
+    outcome: Mapping[str, Any], margin: float | None, champion: StudyVersion | None
 ) -> Gate:
     name = "non_inferiority_margin"
     if margin is None:
@@ -139,21 +141,21 @@ def _non_inferiority(
     if trouble is None and (right is None or rival_right is None or not images):
         trouble = "the verdict of the study holds no comparison with it"
     if trouble is not None or right is None or rival_right is None or not images:
-        sentence = f"Not compared with the champion, version {champion}: {trouble}."
+        sentence = f"Not compared with the champion, version {champion.version}: {trouble}."
         return Gate(name, None, -margin, False, sentence)
     # The lower end of a two-sided 90% interval is that of a one-sided 95% one.
     low = paired_proportions(int(right), int(rival_right), int(images), 0.90).low
     asked = f"{_points(margin)} fewer are allowed" if margin else "no fewer are allowed"
     sure = f"{_points(abs(low))} {'fewer' if low < 0 else 'more'}"
     sentence = (
-        f"Against the champion, version {champion}, it alone is right on {right:,.0f} and the "
-        f"champion alone on {rival_right:,.0f} of {images:,.0f} test images: with 95% confidence "
-        f"(one-sided) it gets at worst {sure} right; {asked}."
+        f"Against the champion, version {champion.version}, it alone is right on {right:,.0f} and "
+        f"the champion alone on {rival_right:,.0f} of {images:,.0f} test images: with 95% "
+        f"confidence (one-sided) it gets at worst {sure} right; {asked}."
     )
     return Gate(name, low, -margin, low >= -margin, sentence)
 
 
-def _incomparable(outcome: Mapping[str, Any], champion: str) -> str | None:
+def _incomparable(outcome: Mapping[str, Any], champion: StudyVersion) -> str | None:
     """Why the study's comparison says nothing of the version that is champion now."""
     note = outcome.get("champion_note")
     if isinstance(note, str) and note:
@@ -161,10 +163,14 @@ def _incomparable(outcome: Mapping[str, Any], champion: str) -> str | None:
     rival = outcome.get("champion")
     if not rival:
         return "it became the champion after the study; run a new study, which will compare"
-    if str(rival.get("version")) != champion:
+    known = {"version": None, **rival}  # An old ledger may not tell the others.
+    other = [k for k in IDENTITY if k in known and str(known[k]) != getattr(champion, k)]
+    if other:
+        compared = f"models:/{known.get('name', champion.name)}/{known['version']}"
+        compared += f" of study {known['study']}" if "study" in other else ""
         return (
-            f"the study compared with version {rival.get('version')}, and the champion has "
-            "changed since; run a new study, which will compare"
+            f"the study compared with {compared}, and the champion has changed since; run a new "
+            "study, which will compare"
         )
     if not rival.get("same_test"):
         return "it was judged on another test split, so that it may have trained on these images"

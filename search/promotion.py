@@ -21,7 +21,7 @@ from search.journal import (
 )
 from search.ledger import Ledger, StudyRecord, way_to_a_verdict
 from search.loading import Reload
-from search.records import ConfigError, ModelVersion, PromotionRefused, State
+from search.records import ConfigError, ModelVersion, PromotionRefused, State, StudyVersion
 from search.registry import (
     find_version,
     holds_recommended,
@@ -220,8 +220,10 @@ def promote(
     """
     name, version = proposal.name, proposal.version
     standing = _standing(client, name)
-    if find_version(client, name, version) is None:
+    found = find_version(client, name, version)
+    if found is None:
         raise ConfigError(f"{proposal.uri}, which study {proposal.study} registered, was deleted.")
+    _check_is_its_own(found.tags, proposal)
     if entry := standing.may_resume(PROMOTE, version):
         return _resumed(client, name, entry)
     if standing.champion == version:
@@ -230,7 +232,8 @@ def promote(
         return Change(last if last and last.version == version else None, False, sentence)
     reload = check(proposal.uri) if settings.reproducible_load else None
     _check_unchanged(client, standing, version)
-    gates = judge_gates(proposal.outcome, settings, standing.champion, reload, proposal.classes)
+    champion = _reigning(client, standing)
+    gates = judge_gates(proposal.outcome, settings, champion, reload, proposal.classes)
     show(gates)
     failed = tuple(gate.name for gate in gates if not gate.holds)
     if failed and order.override is None:
@@ -249,6 +252,33 @@ def promote(
     )
     carry_out(client, name, entry)
     return Change(entry, True, _changed(name, entry))
+
+
+def _check_is_its_own(tags: Mapping[str, str], proposal: Proposal) -> None:
+    """Refuses a version that is of another study or trial.
+
+    Raises:
+        ConfigError: a store that was made anew has given the number to another model.
+    """
+    study, trial = tags.get("podium.study"), tags.get("podium.trial")
+    judged = proposal.outcome.get("trial")
+    is_other = trial is not None and judged is not None and trial != str(judged)
+    if study in (None, proposal.study) and not is_other:
+        return
+    raise ConfigError(
+        f"{proposal.uri} is the model of study {study}, trial {trial}, not of study "
+        f"{proposal.study}, trial {judged}: MLflow's store is not the one in which that was "
+        f"registered. `podium sync {proposal.study}` registers it; then promote it."
+    )
+
+
+def _reigning(client: Registry, standing: Standing) -> StudyVersion | None:
+    """The champion, and the study that it came from."""
+    if standing.champion is None:
+        return None
+    version = find_version(client, standing.name, standing.champion)
+    study = version.tags.get("podium.study", "") if version else ""
+    return StudyVersion(standing.name, standing.champion, study)
 
 
 def rollback(client: Registry, name: str, to: str | None, check: Check, order: Order) -> Change:

@@ -711,22 +711,31 @@ class ModelVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class Champion(ModelVersion):
-    """The model version that production uses.
+class StudyVersion(ModelVersion):
+    """A model version and the study that it came from.
 
     Attributes:
         name: of the registered model.
-        version: its number, as text.
+        version: its number, as text; a store that was made anew gives it to another model.
         study: that it came from; "" where it was not registered by Podium.
+    """
+
+    name: str
+    version: str
+    study: str
+
+
+@dataclass(frozen=True, slots=True)
+class Champion(StudyVersion):
+    """The model version that production uses.
+
+    Attributes:
         config: what it was trained with; None where it was not registered by Podium.
         space: that of the study that it came from, as `SpaceSource.identity` has it.
         test_fingerprint: of the test split that it was judged on.
         model: its `.keras` file; None where it could not be read.
     """
 
-    name: str
-    version: str
-    study: str
     config: TrialConfig | None
     space: str
     test_fingerprint: str

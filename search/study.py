@@ -447,8 +447,7 @@ def _refusing(outcome: dict[str, Any], launch: Launch, champion: Champion | None
     if not outcome:
         return []
     gates = launch.settings.tracking.gates.model_copy(update={"reproducible_load": False})
-    version = champion.version if champion else None
-    judged = judge_gates(outcome, gates, version, None, launch.data.training.classes)
+    judged = judge_gates(outcome, gates, champion, None, launch.data.training.classes)
     return [gate.sentence for gate in judged if not gate.holds]
 
 

@@ -73,7 +73,8 @@ class Desk:
         )
         add_reference(folder, np.full((2, *SHAPE), 0.25, np.float32))
         version = add_version(self.client, NAME, folder, {"podium.study": name})
-        rival = {**OUTCOME["champion"], "version": champion} if champion else None
+        known = {"name": NAME, "version": champion, "study": "first"}
+        rival = {**OUTCOME["champion"], **known} if champion else None
         told = {**OUTCOME, "champion": rival, "model": f"models:/{NAME}/{version}", **outcome}
         self.record(name, told)
         return version

@@ -13,6 +13,7 @@ import pytest
 from search.gates import Gate, judge_gates
 from search.inference import paired_proportions
 from search.loading import Reload
+from search.records import StudyVersion
 from search.settings import GateSettings
 
 SAME = Reload(True, 1e-7)
@@ -50,7 +51,8 @@ def judged(
     reload: Reload | None = SAME,
     **limits: Any,
 ) -> dict[str, Gate]:
-    gates = judge_gates(outcome, GateSettings(**limits), champion, reload, ("cat", "dog"))
+    reigning = StudyVersion("podium-x", champion, "earlier") if champion else None
+    gates = judge_gates(outcome, GateSettings(**limits), reigning, reload, ("cat", "dog"))
     assert [gate.name for gate in gates] == list(GateSettings.model_fields)
     return {gate.name: gate for gate in gates}
 
@@ -153,7 +155,9 @@ def test_what_is_not_asked_for_is_listed_and_holds() -> None:
             "version 3: no MLflow.",
         ),
         ({**OUTCOME, "champion_note": "its model is gone"}, "3", "version 3: its model is gone."),
-        (OUTCOME, "4", "compared with version 3"),
+        (OUTCOME, "4", "compared with models:/podium-x/3, and the champion has changed since"),
+        (changed("champion", "name", to="podium-y"), "3", "compared with models:/podium-y/3"),
+        (changed("champion", "study", to="b"), "3", "models:/podium-x/3 of study b"),
         (changed("champion", "same_test", to=False), "3", "another test split"),
         (changed("champion", "compared", to=False), "3", "could not use it"),
         (

@@ -29,7 +29,7 @@ from search.promotion import (
     rollback,
 )
 from search.records import ConfigError, PromotionRefused, State, TrackingError
-from search.registry import CHAMPION, MODEL_FILE, PREVIOUS, unpack
+from search.registry import CHAMPION, MODEL_FILE, PREVIOUS, find_model, unpack
 from search.settings import GateSettings
 from tests import unsynced
 from tests.stores import hand_made_model, new_store, registered_state, restore, snapshot, zipped
@@ -254,6 +254,31 @@ def test_a_promotion_is_judged_against_the_champion_of_now(client: mlflow.Mlflow
     stale = proposed(name, "3", champion=rival, verdict=verdict)
     with pytest.raises(PromotionRefused, match="the champion has changed since"):
         promote(client, stale, settings, loads, ORDER, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ({"podium.study": "other"}, "is the model of study other, trial None, not of study s"),
+        ({"podium.study": "s", "podium.trial": "9"}, "study s, trial 9, not of study s, trial 7"),
+    ],
+)
+def test_a_version_of_another_study_or_trial_is_not_promoted(
+    client: mlflow.MlflowClient, tags: dict[str, str], said: str
+) -> None:
+    """A store that was made anew gives its numbers to other models."""
+    name = registered(client)
+    for key, value in tags.items():
+        client.set_model_version_tag(name, "1", key, value)
+    proposal = replace(proposed(name, "1", trial=7), study="s")
+    with pytest.raises(ConfigError, match=said) as refused:
+        promote(client, proposal, NOTHING_ASKED, loads, ORDER, lambda _: None)
+    assert "`podium sync s` registers it" in str(refused.value)
+    assert find_model(client, name).aliases == {}
+    client.set_model_version_tag(name, "1", "podium.study", "s")
+    client.set_model_version_tag(name, "1", "podium.trial", "7")
+    promote(client, proposal, NOTHING_ASKED, loads, ORDER, lambda _: None)
+    assert find_model(client, name).aliases == {CHAMPION: 1}
 
 
 def test_a_version_that_was_deleted_is_not_promoted(client: mlflow.MlflowClient) -> None:
