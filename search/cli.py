@@ -29,7 +29,15 @@ from search.cli_models import (
 )
 from search.credentials import masked
 from search.interruption import INTERRUPTIONS
-from search.records import ConfigError, DeliveryFailed, InUse, PodiumError, RunElsewhere, State
+from search.records import (
+    ConfigError,
+    DeliveryFailed,
+    InUse,
+    Phase,
+    PodiumError,
+    RunElsewhere,
+    State,
+)
 from search.settings import (
     CORRECTIONS,
     COSTS,
@@ -311,9 +319,10 @@ def _conduct(prepare: Callable[[], Launch], work: Callable[..., Outcome]) -> Non
         if outcome.verdict.openings > 1:
             say(f"This test split has now been opened {outcome.verdict.openings} times.")
     elif outcome.refusal is not None:
-        print_candidates(outcome.refusal.ranked)
-        say(
-            "\nNo recommendation: none of them meets the constraints; the test split stayed locked."
+        print_candidates(outcome.refusal.ranked, outcome.refusal.left_out)
+        tell(
+            "\nNo recommendation: none of them meets the constraints; the test split was not "
+            "opened for it."
         )
     else:
         say("\nSearch only: nothing was confirmed, the test split stayed locked.")
@@ -334,7 +343,7 @@ def _conduct(prepare: Callable[[], Launch], work: Callable[..., Outcome]) -> Non
     if outcome.refusal is not None:
         from search.selection import loosened
 
-        say(f"  podium resume {outcome.name} {loosened(outcome.refusal)}")
+        say(f"  podium resume {outcome.name} {loosened(outcome.refusal)}".rstrip())
         raise typer.Exit(outcome.refusal.exit_code)
     if not launch.settings.finalists:
         say(f"  podium resume {outcome.name} --finalists {FINALISTS}")
@@ -505,7 +514,9 @@ def status(
     say(f"Fingerprint {record.facts['fingerprint']}.")
     times = "once" if len(openings) == 1 else f"{len(openings)} times"
     say(f"The test split of its data was opened {times}, by all studies of this folder together.")
-    if record.outcome and record.state is not State.FAILED:
+    if record.outcome:
+        if record.state is State.FAILED and "verdict" in record.outcome:
+            tell("What it had found before:")
         if said := record.outcome.get("summary") or record.outcome.get("cut"):
             tell(str(said))
         if "verdict" in record.outcome:
@@ -524,8 +535,13 @@ def _way_on(ledger: Ledger, record: StudyRecord) -> str:
     except InUse:
         return ""
     gone = "Its process is gone. " if record.state is State.RUNNING else ""
-    planned = record.settings.get("trials")
-    return f"{gone}`podium resume {record.name}` goes on with its search of {planned} trials."
+    searched = [t for t in ledger.trials(record.name) if t.phase is Phase.SEARCH]
+    planned = int(record.settings.get("trials") or 0)
+    is_searching = len(searched) < planned or not all(t.state.has_ended for t in searched)
+    if (record.outcome or {}).get("cut"):
+        is_searching = False
+    what = f"search of {planned} trials" if is_searching else "confirmation and verdict"
+    return f"{gone}`podium resume {record.name}` goes on with its {what}."
 
 
 @app.command(

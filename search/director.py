@@ -38,7 +38,7 @@ from search.records import (
 )
 from search.sampler import Sampler, derived_seed
 from search.scheduler import Decision, Scheduler
-from search.selection import confirmed_candidates
+from search.selection import confirmed_candidates, left_out, loosened
 from search.sensitivity import explained
 from search.settings import StudySettings
 from search.store import MemoryStore, TrialStore
@@ -46,7 +46,6 @@ from search.verdict import judge
 from spaces.config import TrialConfig
 
 VERDICT = "final verdict"
-ENDED = (State.COMPLETED, State.STOPPED, State.FAILED)
 HOPELESS_AFTER = 5
 """The study ends when this many trials have ended first and all have failed."""
 GRACE_SECONDS = 20.0
@@ -196,6 +195,8 @@ class StudyDirector:
         if job.begun:
             self._ledger.reopen_trial(self._name, job.number)
         else:
+            # What a trial of this number left that the ledger, put back from a copy, knows no more.
+            self._store.drop_checkpoint(job.number)
             self._ledger.begin_trial(self._name, job, self._now_ms())
         self._open[job.number] = job
         self.progress.phase = (Phase.SEARCH if self._search_open() else job.phase).value
@@ -331,7 +332,9 @@ class StudyDirector:
 
     def _cut_if_used_up(self) -> None:
         """Ends the search, once what is left of the budget is needed for the confirmation."""
-        over = self._finalists_chosen or (self._search_closed and not self._search_open())
+        # A search that an earlier process ended is not closed yet.
+        closed = self._search_closed or self._proposed >= self._settings.trials
+        over = self._finalists_chosen or (closed and not self._search_open())
         if not over and not self._budget.is_cut() and self._budget.is_used_up():
             self._cut()
 
@@ -420,7 +423,7 @@ class StudyDirector:
         self._costed = frozenset(costs)
 
     def _restore_trial(self, trial: TrialRecord, epochs: Sequence[EpochReport]) -> None:
-        number, has_ended = trial.number, trial.state in ENDED
+        number, has_ended = trial.number, trial.state.has_ended
         if epochs:
             self._last_epochs[number] = epochs[-1].epoch
         self._limits.restore(number, epochs)
@@ -430,6 +433,10 @@ class StudyDirector:
             self._store.drop_checkpoint(number)  # the process may have died before it did
         else:
             kept, checkpoint = self._store.load_checkpoint(number)
+        if kept > self._last_epochs.get(number, 0):
+            # Every checkpoint follows its report: the ledger is a copy from before it.
+            kept, checkpoint = 0, b""
+            self._store.drop_checkpoint(number)
         job = self._assignment_of(trial, checkpoint)
         if job.phase is Phase.SEARCH:
             self._restore_search(job, trial, epochs, job.max_epochs if has_ended else kept)
@@ -755,9 +762,26 @@ class StudyDirector:
             made = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
         except ConstraintsUnmet as refusal:
             # All that was trained stands, and the test split stays locked.
+            refusal.left_out = left_out(self._ledger.trials(self._name))
             self.refusal, self._finished = refusal, True
+            refused = {
+                "resume_with": loosened(refusal),
+                "champion_id": champion.config.config_id if champion and champion.config else "",
+            }
+            self._ledger.set_outcome(self._name, {**self._told(), "refused": refused})
             return None
-        self.recommendation = replace(made, summary=f"{made.summary} {self.cut}".rstrip())
+        except StudyFailed as error:
+            if not self.timing_failure:
+                raise
+            raise StudyFailed(
+                f"{error} It was to be measured, but {self.timing_failure}. `podium resume "
+                f"{self._name}` measures again, and trains nothing."
+            ) from error
+        self.recommendation = replace(
+            made,
+            summary=f"{made.summary} {self.cut}".rstrip(),
+            left_out=left_out(self._ledger.trials(self._name)),
+        )
         self.progress.phase = "verdict"
         winner = made.winner.config.config_id
         images, self._test_labels = self._data.test.open(

@@ -12,6 +12,10 @@ _MARKDOWN = {ord(character): f"&#{ord(character)};" for character in "|[]`*\\"} 
     ord("&"): "&amp;",
     ord("<"): "&lt;",
 }
+_EMPHASIS = re.compile(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|~(?=~)|(?<=~)~")
+"""Underscores within a word, as in `val_accuracy`, mean nothing."""
+_ADDRESS = re.compile(r"\b(https?|ftp)://|\bwww\.", re.IGNORECASE)
+"""What GitHub's Markdown makes a link of, although nothing marks it as one."""
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 """What a spreadsheet takes for the start of a formula (OWASP, CSV injection)."""
 _NAME_LENGTH = 100
@@ -24,7 +28,13 @@ def readable(text: str) -> str:
 
 def as_line(text: object) -> str:
     """Text in one line of Markdown that ends no cell, begins no link, tag, code or emphasis."""
-    return " ".join(readable(str(text)).split()).translate(_MARKDOWN)
+    line = " ".join(readable(str(text)).split()).translate(_MARKDOWN)
+    line = _EMPHASIS.sub(_entity, line)
+    return _ADDRESS.sub(lambda found: found[0][:-1] + _entity(found[0][-1]), line)
+
+
+def _entity(found: re.Match[str] | str) -> str:
+    return f"&#{ord(found[0])};"
 
 
 def as_cell(value: object) -> object:

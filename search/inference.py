@@ -10,6 +10,8 @@ from scipy.stats import binomtest, norm, t
 from search.records import Interval
 
 CONFIDENCE = 0.95
+SAME = 1e-12
+"""What differs by less differs only in rounding."""
 
 
 def corrected_standard_error(accuracies: Sequence[float], test_fraction: float) -> float:
@@ -91,12 +93,13 @@ def runs_to_separate(
 ) -> int | None:
     """How many paired runs would separate two means that go on to differ as they do now.
 
-    None where even `most` would not: what the overlap of the splits leaves does not shrink.
+    None where even `most`, or as many as there are, would not: what the overlap of the splits
+    leaves does not shrink.
     """
     differences = _differences(first, second)
     mean = abs(math.fsum(differences) / len(differences))
     variance = _variance(differences)
-    for runs in range(len(differences), most + 1):
+    for runs in range(len(differences), max(most, len(differences)) + 1):
         spread = 1 / runs + test_fraction / (1 - test_fraction)
         error = math.sqrt(variance * spread)
         if mean >= float(t.ppf(CONFIDENCE, runs - 1)) * error and mean > 0:

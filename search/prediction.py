@@ -138,7 +138,7 @@ def doubtful_pixels(batches: Sequence[Batch], predicted: Predicted) -> str | Non
 
 
 def _is_far(greatest: float, known: float) -> bool:
-    scaled_down = greatest <= 1 and known > 2
+    scaled_down = 0 < greatest <= 1 and known > 2
     return greatest > FAR * known or scaled_down
 
 

@@ -151,10 +151,18 @@ def propose(record: StudyRecord, find: Callable[[], str] = _nothing) -> Proposal
             f"Study {name} has not ended; `podium status {name}` shows where it stands. "
             "Promote it once it has a verdict."
         )
-    if record.state is State.FAILED:
+    refused = outcome.get("refused") or {}
+    if record.state is State.FAILED and refused:
+        resume = f"podium resume {name} {refused.get('resume_with', '')}".rstrip()
+        raise ConfigError(
+            f"No confirmed candidate of study {name} meets its constraints: there is nothing to "
+            f"promote. `{resume}` goes on to a verdict."
+        )
+    if record.state is State.FAILED and "verdict" not in outcome:
         raise ConfigError(
             f"Study {name} failed ({record.reason or 'for no known reason'}): it has no model to "
-            "promote. Run it again, under another name, with `podium run`."
+            f"promote. `podium resume {name}` goes on with it where that can be mended. Run it "
+            "again where it cannot, under another name, with `podium run`."
         )
     if "verdict" not in outcome:
         raise ConfigError(

@@ -67,6 +67,7 @@ class ConstraintsUnmet(StudyFailed):
         """Takes the candidates, best mean first, each with what it does not meet."""
         super().__init__(message)
         self.ranked, self.criteria = ranked, criteria
+        self.left_out: tuple[str, ...] = ()
 
 
 class LedgerError(PodiumError):
@@ -117,6 +118,11 @@ class State(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     """Not ended: it can be taken up again."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more is to come of it."""
+        return self not in (State.RUNNING, State.INTERRUPTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -593,6 +599,7 @@ class Recommendation:
             mean; None where it was not found by the search.
         alternatives: the `config_id` that each policy would choose; those that cannot are missing.
         changes: sentences on what would change the decision.
+        left_out: sentences on configurations whose confirmation is not complete.
     """
 
     ranked: tuple[Reasoned, ...]
@@ -604,6 +611,7 @@ class Recommendation:
     optimism: float | None = None
     alternatives: Mapping[str, str] = field(default_factory=dict)
     changes: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def policy(self) -> str:
@@ -614,6 +622,16 @@ class Recommendation:
     def winner(self) -> Candidate:
         """The recommended candidate."""
         return self.ranked[self.chosen].candidate
+
+    @property
+    def surely_better(self) -> tuple[Candidate, ...]:
+        """Those that meet the constraints and that the evidence puts above the winner."""
+        above = (r.candidate for r in self.ranked if r.allowed)
+        return tuple(
+            c
+            for c in above
+            if c.mean > self.winner.mean and c.config.config_id not in self.unseparated
+        )
 
     @property
     def baseline(self) -> Candidate:

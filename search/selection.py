@@ -10,6 +10,7 @@ from scipy.stats import t
 
 from search.inference import (
     CONFIDENCE,
+    SAME,
     corrected_standard_error,
     holm,
     paired_difference,
@@ -95,6 +96,27 @@ def confirmed_candidates(
     return candidates
 
 
+def left_out(trials: Sequence[TrialRecord]) -> tuple[str, ...]:
+    """A sentence for each configuration that `confirmed_candidates` leaves out of all of a study.
+
+    Args:
+        trials: all of the study.
+    """
+    confirming = [trial for trial in trials if trial.phase is Phase.CONFIRM]
+    seeds, sentences = set(map(_seeds, confirming)), []
+    for config in dict.fromkeys(trial.config for trial in confirming):
+        own = [trial for trial in confirming if trial.config == config]
+        done = {_seeds(r) for r in own if r.state is State.COMPLETED and r.totals}
+        if done == seeds:
+            continue
+        failed = next((r for r in own if r.state is State.FAILED and _seeds(r) not in done), None)
+        why = f"only {len(done)} of {len(seeds)} runs were completed"
+        if failed is not None:
+            why = f"trial {failed.number}, seed {failed.seed}, failed: {failed.reason}"
+        sentences.append(f"{config.config_id} ({config.summary}): left out: {why.rstrip('.')}.")
+    return tuple(sentences)
+
+
 def _seeds(trial: TrialRecord) -> tuple[int, int]:
     return trial.seed, trial.split_seed
 
@@ -140,7 +162,7 @@ class _Contenders:
     def within(self, margin: float) -> list[int]:
         """Which are at most so far below the best mean."""
         # Means of the same runs in another order may differ in the last digit.
-        return [i for i in range(len(self.candidates)) if self.below_best(i) <= margin + 1e-12]
+        return [i for i in range(len(self.candidates)) if self.below_best(i) <= margin + SAME]
 
     def margin(self, index: int) -> float:
         """One standard error of the best mean, as it matters against this candidate."""
@@ -151,7 +173,7 @@ class _Contenders:
     def near_best(self) -> list[int]:
         """Which are at most one standard error below the best mean."""
         indices = range(len(self.candidates))
-        return [i for i in indices if self.below_best(i) <= self.margin(i) + 1e-12]
+        return [i for i in indices if self.below_best(i) <= self.margin(i) + SAME]
 
     def no_worse_than_baseline(self, indices: Sequence[int]) -> list[int]:
         """Those of them whose mean is not below the baseline's, where that is a contender."""
@@ -218,16 +240,17 @@ def recommend(
         for i in allowed
         if i != chosen and not _separates(winner, ordered[i], validation_fraction)
     )
-    return Recommendation(
+    made = Recommendation(
         ranked=ranked,
         chosen=chosen,
-        summary=_summary(ranked, chosen, unseparated),
+        summary="",
         criteria=criteria,
         comparisons=_compared(contenders, winner, ordered, validation_fraction),
         unseparated=unseparated,
         optimism=None if winner.search_accuracy is None else winner.search_accuracy - winner.mean,
         alternatives=_alternatives(contenders),
     )
+    return replace(made, summary=_summary(made))
 
 
 def _ruled_out(broken: Sequence[str]) -> str:
@@ -243,8 +266,9 @@ def _ordered(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def violations(candidate: Candidate, criteria: Criteria) -> list[str]:
-    """Which hard constraints a candidate does not meet, with value and limit; what is not known
-    meets none.
+    """Which hard constraints a candidate does not meet, with value and limit.
+
+    What is not known meets none; a class that no run was validated on counts for nothing.
     """
     limits = criteria
     checks = (
@@ -278,7 +302,7 @@ def violations(candidate: Candidate, criteria: Criteria) -> list[str]:
         beyond = limit - value if is_floor else value - limit
         if math.isnan(value):
             found.append(f"--{flag} {as_typed(limit)} cannot be checked: it was not measured")
-        elif beyond > 1e-12:
+        elif beyond > SAME:
             found.append(
                 f"{words}, {'less' if is_floor else 'more'} than --{flag} {as_typed(limit)}"
             )
@@ -286,27 +310,27 @@ def violations(candidate: Candidate, criteria: Criteria) -> list[str]:
 
 
 def loosened(refusal: ConstraintsUnmet) -> str:
-    """The flags with which the most accurate of the candidates would meet the constraints."""
+    """The flags with which the most accurate candidate would meet what it was measured for."""
     best, limits = refusal.ranked[0].candidate, refusal.criteria
     measured = (
         ("max-params", limits.max_params, float(best.parameters)),
-        ("max-latency-ms", limits.max_latency_ms, math.ceil(100 * _known(best.latency_ms)) / 100),
-        ("max-gap", limits.max_gap, math.ceil(1000 * _known(best.gap)) / 1000),
+        ("max-latency-ms", limits.max_latency_ms, _rounded(math.ceil, best.latency_ms, 100)),
+        ("max-gap", limits.max_gap, _rounded(math.ceil, best.gap, 1000)),
         (
             "min-class-recall",
             limits.min_class_recall,
-            math.floor(1000 * _known(best.lowest_recall)) / 1000,
+            _rounded(math.floor, best.lowest_recall, 1000),
         ),
     )
     return " ".join(
         f"--{flag} {as_typed(max(limit, value) if flag.startswith('max') else min(limit, value))}"
         for flag, limit, value in measured
-        if limit is not None
+        if limit is not None and not math.isnan(value)
     )
 
 
-def _known(value: float) -> float:
-    return 0.0 if math.isnan(value) else value
+def _rounded(way: Callable[[float], int], value: float, parts: int) -> float:
+    return value if math.isnan(value) else way(parts * value) / parts
 
 
 def _one_standard_error(field: _Contenders) -> Ruling:
@@ -350,11 +374,13 @@ def one_standard_error(made: Recommendation) -> float:
 
 def _best_mean(field: _Contenders) -> Ruling:
     """The highest mean, whatever its size."""
-    others = range(1, len(field.candidates))
-    return 0, [
-        "Chosen: the best mean.",
-        *(f"Not chosen: {points(field.below_best(i))} below the best mean." for i in others),
-    ]
+
+    def reason(i: int) -> str:
+        if field.below_best(i) <= SAME:
+            return f"Not chosen: the same mean, but {_size(field.candidates[i], field.best)}."
+        return f"Not chosen: {points(field.below_best(i))} below the best mean."
+
+    return 0, ["Chosen: the best mean.", *map(reason, range(1, len(field.candidates)))]
 
 
 def _lower_bound(field: _Contenders) -> Ruling:
@@ -395,6 +421,8 @@ def _smallest_gap(field: _Contenders) -> Ruling:
             return "Not chosen: its gap is not known."
         if i == chosen:
             return f"Chosen: {gap}, the smallest of the {len(near)} within the tolerance."
+        if abs(field.candidates[i].gap) == abs(field.candidates[chosen].gap):
+            return f"Not chosen: {gap}, as that of the chosen, and no more accurate."
         return f"Not chosen: {gap}, against {points(field.candidates[chosen].gap)}."
 
     return chosen, [reason(i) for i in range(len(field.candidates))]
@@ -545,19 +573,18 @@ def _alternatives(field: _Contenders) -> dict[str, str]:
     return found
 
 
-def _summary(ranked: Sequence[Reasoned], chosen: int, unseparated: Sequence[str]) -> str:
-    winner = ranked[chosen].candidate
+def _summary(made: Recommendation) -> str:
+    ranked, winner = made.ranked, made.winner
     choice = (
         f"Recommended: {called(winner)}, {winner.parameters:,} parameters, validation accuracy "
-        f"{percent(winner.mean)} (standard error {points(ranked[chosen].standard_error)}) "
+        f"{percent(winner.mean)} (standard error {points(ranked[made.chosen].standard_error)}) "
         f"over {len(winner.accuracies)} fresh seeds."
     )
     allowed = [r for r in ranked if r.allowed]
     if len(allowed) == 1:
         return choice
-    near = [r.candidate for r in allowed if r.candidate.config.config_id in unseparated]
-    above = [r.candidate for r in allowed if r.candidate.mean > winner.mean]
-    surely = [c for c in above if c not in near]
+    near = [r.candidate for r in allowed if r.candidate.config.config_id in made.unseparated]
+    surely = made.surely_better
     if surely:
         names = _listed([_name(candidate) for candidate in surely])
         choice = f"{choice} By the paired runs {names} would be more accurate."

@@ -88,7 +88,7 @@ def _more_runs(made: Recommendation, validation_fraction: float) -> list[str]:
     sentences = []
     for config_id in dict.fromkeys(c.config_id for c in rivals):
         rival, winner = known[config_id], made.winner
-        difference = winner.mean - rival.mean
+        difference, seeds = winner.mean - rival.mean, len(winner.accuracies)
         needed = runs_to_separate(
             winner.accuracies, rival.accuracies, validation_fraction, MOST_RUNS
         )
@@ -97,12 +97,12 @@ def _more_runs(made: Recommendation, validation_fraction: float) -> list[str]:
             sentences.append(f"More seeds may tell it from {called(rival)}: so far they tie.")
         elif needed is None:
             sentences.append(
-                f"If {seen} is real, even {MOST_RUNS} seeds would not show it with {percent(0.95)} "
-                "certainty: the runs share their images. More data would."
+                f"If {seen} is real, even {max(MOST_RUNS, seeds)} seeds would not show it with "
+                f"{percent(0.95)} certainty: the runs share their images. More data would."
             )
         else:
             sentences.append(
-                f"If {seen} is real, about {needed} seeds instead of {len(winner.accuracies)} "
+                f"If {seen} is real, about {needed} seeds instead of {seeds} "
                 f"would show it (`podium resume` with `--confirm-seeds {needed}` trains them)."
             )
     return sentences

@@ -40,7 +40,7 @@ from search.registry import RegisteredModel, find_champion, unpack
 from search.report import ReportContent, write_report
 from search.sampler import Sampler
 from search.scheduler import make_scheduler
-from search.selection import confirmed_candidates
+from search.selection import confirmed_candidates, left_out
 from search.sensitivity import explained
 from search.settings import StudySettings, criteria_from
 from search.space import BUILT_IN, Space
@@ -320,7 +320,8 @@ def recommend_again(
     study = find_study(ledger, name)
     criteria = criteria_from(study.settings, flags)
     outcome = study.outcome or {}
-    champion = (outcome.get("champion") or {}).get("config_id", "")
+    found = outcome.get("champion") or {}
+    champion = (outcome.get("refused") or {}).get("champion_id") or found.get("config_id", "")
     trials = ledger.trials(name)
     try:
         candidates = confirmed_candidates(
@@ -331,6 +332,7 @@ def recommend_again(
         is_confirmed = any(trial.phase is Phase.CONFIRM for trial in trials)
         way = "" if is_confirmed else f" {way_to_a_verdict(study)}"
         raise ConfigError(f"Study {name}: no recommendation can be made. {error}{way}") from None
+    recommendation = replace(recommendation, left_out=left_out(trials))
     if outcome.get("cut"):
         summary = f"{recommendation.summary} {outcome['cut']}"
         recommendation = replace(recommendation, summary=summary)

@@ -58,8 +58,8 @@ def tell(text: str) -> None:
     console.print(text, markup=False, soft_wrap=not console.is_terminal)
 
 
-def print_candidates(ranked: Sequence[Reasoned]) -> None:
-    """Prints the confirmed candidates, and the reason for each."""
+def print_candidates(ranked: Sequence[Reasoned], left_out: Sequence[str]) -> None:
+    """Prints the confirmed candidates, the reason for each, and who was left out."""
     # Here, because it brings SciPy, and `podium --help` should not wait for that.
     from search.selection import percent, points
 
@@ -79,13 +79,15 @@ def print_candidates(ranked: Sequence[Reasoned]) -> None:
     print_rows(rows, Format.TABLE)
     for name, r in zip(names, ranked, strict=True):
         tell(f"- {name} ({r.candidate.config.summary}): {r.reason[0].lower()}{r.reason[1:]}")
+    for sentence in left_out:
+        tell(f"- {sentence}")
 
 
 def print_recommendation(recommendation: Recommendation) -> None:
     """Prints the candidates, the reason for each, and the choice."""
     from search.selection import percent
 
-    print_candidates(recommendation.ranked)
+    print_candidates(recommendation.ranked, recommendation.left_out)
     criteria = recommendation.criteria
     if (criteria.policy, criteria.correction) == ("one-standard-error", "paired"):
         tell(

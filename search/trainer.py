@@ -279,6 +279,11 @@ class TrainingRun:
         return compiled_settings(self._model)
 
     @property
+    def _identity(self) -> list[str | int]:
+        """What no run may go on with the weights of another in."""
+        return [self._task.config.config_id, self._task.seed]
+
+    @property
     def _model(self) -> keras.Model:
         return self._parts[0].program.model
 
@@ -420,6 +425,7 @@ class TrainingRun:
         arrays: dict[str, Any] = {}
         scalars: dict[str, Any] = {
             "version": CHECKPOINT_VERSION,
+            "task": self._identity,
             "epoch": self.epoch,
             "best": None if self._best is None else [self._best[0], asdict(self._best[1])],
             "wall_seconds": time.perf_counter() - self._started,
@@ -459,6 +465,8 @@ class TrainingRun:
             scalars = json.loads(str(arrays["scalars"]))
             if scalars.get("version") != CHECKPOINT_VERSION:
                 raise ValueError(f"its version is {scalars.get('version')!r}")
+            if scalars.get("task", self._identity) != self._identity:
+                raise ValueError("it is of another trial")
             for index, (part, kept) in enumerate(zip(self._parts, scalars["parts"], strict=True)):
                 lists = {
                     name: [arrays[f"{index}.{name}.{i}"] for i in range(count)]

@@ -186,13 +186,14 @@ def _why_kept(recommendation: Recommendation, what: str = "") -> str:
     """Why nothing else than what there was already, called so, is recommended."""
     winner, than = recommendation.winner, f" than {what}" if what else ""
     above = [r for r in recommendation.ranked if r.candidate.mean > winner.mean]
-    allowed = [r.candidate.config.config_id for r in above if r.allowed]
+    allowed = [r for r in above if r.allowed]
     if not above:
         return f"nothing better{than} was found"
     if not allowed:
         return f"nothing better{than} is within the limits"
-    if set(allowed) <= set(recommendation.unseparated):
-        return f"nothing surely better{than} was found"
+    if not recommendation.surely_better:
+        place = "was found" if len(allowed) == len(above) else "is within the limits"
+        return f"nothing surely better{than} {place}"
     return f"the rule {recommendation.policy} prefers {what or 'it'} to what is more accurate"
 
 

@@ -25,6 +25,7 @@ from search.lock import held
 from search.records import ConfigError, Phase, State
 from search.tables import Format, print_rows
 from spaces.notebooks import NOTEBOOKS
+from tests.builders import make_assignment
 from tests.running import Finished, podium
 
 
@@ -90,6 +91,32 @@ def test_status_tells_how_a_study_that_nobody_runs_goes_on(
     with held("s", own, ledger.database, 0):
         assert _call(monkeypatch, "status s") == 0
         assert way_on not in capsys.readouterr().out
+
+
+def test_status_tells_that_a_study_goes_on_with_its_confirmation(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(folder / "runs" / "ledger.db")
+    ledger.begin_study("s", {"trials": 1}, {"fingerprint": "f", "test_fingerprint": "t"}, 0)
+    ledger.begin_trial("s", make_assignment(0), 0)
+    assert _call(monkeypatch, "status s") == 0
+    assert "goes on with its search of 1 trials" in capsys.readouterr().out
+    ledger.end_trial("s", 0, State.STOPPED, 1)
+    assert _call(monkeypatch, "status s") == 0
+    assert "goes on with its confirmation and verdict" in capsys.readouterr().out
+
+
+def test_status_shows_what_a_study_had_found_before_it_failed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ledger = Ledger(folder / "runs" / "ledger.db")
+    ledger.begin_study("s", {"trials": 1}, {"fingerprint": "f", "test_fingerprint": "t"}, 0)
+    found = {"summary": "Recommended: b.", "verdict": {"sentence": "Ship b."}}
+    ledger.set_outcome("s", found)
+    ledger.end_study("s", State.FAILED, "the disk is full", 1)
+    assert _call(monkeypatch, "status s") == 0
+    out = capsys.readouterr().out
+    assert "What it had found before:\nRecommended: b.\nVerdict: Ship b." in out
 
 
 def test_spaces_and_data_list_what_there_is(

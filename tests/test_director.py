@@ -943,6 +943,48 @@ def test_constraints_that_nothing_meets_end_the_study_before_the_test_split_is_o
     assert director.recommendation is None
     assert director.verdict is None
     assert ledger.openings(data.test.fingerprint) == []
+    assert _outcome(ledger)["refused"] == {
+        "resume_with": "--max-latency-ms 0.5",
+        "champion_id": "",
+    }
+
+
+def test_a_policy_that_needs_what_could_not_be_timed_says_why_and_what_helps(
+    make: Make, data: LoadedData
+) -> None:
+    director = make(policy="cheapest-within", cost="latency")
+    while not isinstance(job := director.next_job(), Timing):
+        assert isinstance(job, Assignment)
+        _finish(director, job, 0.5 + job.number / 100)
+    director.on_crash(job, "its process was killed", retry=False)
+    with pytest.raises(StudyFailed) as failed:
+        director.next_job()
+    assert "its process was killed" in str(failed.value)
+    assert "`podium resume s` measures again, and trains nothing." in str(failed.value)
+
+
+def test_who_failed_in_confirmation_is_named_with_the_reason(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    director = make()
+    while not director.is_finished():
+        job = director.next_job()
+        if isinstance(job, Assignment) and job.number == 9:
+            director.on_report(job, WorkerReport(1, final=True, failure="out of memory"))
+        elif isinstance(job, Assignment):
+            _finish(director, job, 0.5 + job.number / 100)
+        elif job is not None:
+            _answer(director, job, data)
+    assert director.recommendation is not None
+    failed = ledger.trials("s")[9]
+    config = failed.config
+    assert director.recommendation.left_out == (
+        f"{config.config_id} ({config.summary}): left out: trial 9, seed {failed.seed}, failed: "
+        "out of memory.",
+    )
+    ranked = {r.candidate.config for r in director.recommendation.ranked}
+    assert config not in ranked
+    assert len(ranked) == 2
 
 
 def test_other_constraints_take_such_a_study_to_its_verdict_and_train_nothing_again(
@@ -1273,6 +1315,25 @@ def test_only_what_goes_on_is_read_again_and_a_checkpoint_that_an_end_left_behin
     assert store.read == [second.number]
     assert store.load_checkpoint(first.number) == (0, b"")
     assert _begin(resumed) == replace(second, checkpoint=b"after 2", begun=True)
+
+
+def test_checkpoints_that_a_copy_of_the_ledger_does_not_know_are_dropped(make: Make) -> None:
+    """Whoever puts back an older ledger has newer files beside it."""
+    store = MemoryStore()
+    director = make(store=store)
+    first = _begin(director)
+    assert director.on_report(first, _report(2, 0.95, False, checkpoint=b"after 2"))
+    director.close_open_trials("interrupted")
+    store.save_checkpoint(first.number, 5, b"after 5, which the ledger never heard of")
+    store.save_checkpoint(first.number + 1, 2, b"of the other trial of that number")
+    resumed = make(store=store, again=True)
+    resumed.restore()
+    again, second = _begin(resumed), _begin(resumed)
+    assert (again.number, again.checkpoint) == (first.number, b"")
+    assert second.number == first.number + 1
+    resumed.on_crash(second, "killed")
+    retried = _begin(resumed)
+    assert (retried.number, retried.checkpoint) == (second.number, b"")
 
 
 def test_what_a_trial_had_reached_before_an_interruption_counts_where_it_ends_soon_after(
@@ -1649,6 +1710,28 @@ def test_a_search_only_that_was_cut_says_so_in_the_ledger_until_more_time_comple
     longer.restore()
     assert len(_timed(longer, data, clock, 20.0)) == 3
     assert _outcome(ledger) == {"cut": "", "cut_at_budget": None}
+
+
+@pytest.mark.parametrize("finalists", [0, 1])
+def test_a_search_that_was_whole_is_not_cut_by_what_its_confirmation_takes(
+    make: Make, data: LoadedData, ledger: Ledger, finalists: int
+) -> None:
+    """Neither where the study is taken up again with less time than its search took."""
+    clock, store = Clock(), MemoryStore()
+    director = make(clock=clock, store=store, finalists=finalists)
+    for _ in range(6):
+        job = director.next_job()
+        assert isinstance(job, Assignment)
+        director.on_start(job)
+        clock.now += 20.0
+        _finish(director, job, 0.5 + job.number / 100)
+    resumed = make(clock=clock, store=store, again=True, time_budget=30.0)
+    resumed.restore()
+    assert {job.phase for job in _run(resumed, data, lambda job: 0.5)} == {Phase.CONFIRM}
+    assert resumed.cut == ""
+    assert not _outcome(ledger).get("cut")
+    assert resumed.recommendation is not None
+    assert "time budget" not in resumed.recommendation.summary
 
 
 def test_a_cut_is_recorded_before_any_trial_is_stopped_by_it(

@@ -825,6 +825,14 @@ def test_a_proposal_may_be_found_where_the_study_does_not_tell_of_it() -> None:
     [
         ({"state": State.RUNNING, "outcome": None}, "has not ended"),
         ({"state": State.FAILED, "reason": "no luck", "outcome": None}, r"failed \(no luck\)"),
+        (
+            {
+                "state": State.FAILED,
+                "outcome": {"verdict": {}, "refused": {"resume_with": "--max-params 9"}},
+            },
+            r"No confirmed candidate .* `podium resume s --max-params 9` goes on to a verdict",
+        ),
+        ({"state": State.FAILED, "outcome": None}, "`podium resume s` goes on with it"),
         ({"outcome": None}, "has no verdict"),
         ({"outcome": {"recommended": "x"}}, "has no verdict"),
         ({"outcome": {"verdict": {}}}, "registered no model"),

@@ -530,7 +530,7 @@ def test_a_mean_over_folds_is_shown_with_its_standard_error(tmp_path: Path) -> N
 def test_why_trials_failed_is_told(tmp_path: Path, kind: int) -> None:
     text = said(tmp_path, kind)
     assert "the loss is not finite" in text
-    assert "1 of 44 trials failed" in text
+    assert "1 of 24 trials of the search failed" in text
 
 
 # Mistakes, calibration, costs, risks
@@ -690,6 +690,56 @@ def test_a_study_that_only_searched_says_so_and_shows_no_verdict(tmp_path: Path,
     assert "This study left the test split locked. Other studies opened it: once." in text
     for untrue in ("its figures are unbiased", "no champion to compare with"):
         assert untrue not in text
+
+
+@BOTH
+def test_who_was_left_out_is_named_in_the_decision_and_counted_before_it(
+    tmp_path: Path, kind: int
+) -> None:
+    sentence = "abc (dense 7): left out: trial 9, seed 3, failed: out of memory."
+    text = said(tmp_path, kind, recommendation=replace(make_decision(), left_out=(sentence,)))
+    front = text[: text.index("Policy one-standard-error")]
+    assert "1 configuration could not be compared, for a training run failed" in front
+    assert sentence in text
+
+
+@BOTH
+def test_a_refusal_after_an_earlier_verdict_does_not_deny_that_the_test_images_were_seen(
+    tmp_path: Path, kind: int
+) -> None:
+    with pytest.raises(ConstraintsUnmet) as caught:
+        recommend(make_candidates(), Criteria(max_params=10), 0.2)
+    nothing: dict[str, Any] = {"model": None, "model_file": None, "refusal": caught.value}
+    opened = tuple(
+        Opening("f", study, "final verdict", 1_700_000_000_000) for study in ("digits-1", "other")
+    )
+    text = said(tmp_path, kind, openings=opened, **nothing, **SEARCH_ONLY)
+    assert "The test images were not looked at again." in text
+    assert "This study opened the test split once, for an earlier verdict, and not again." in text
+    assert "Other studies opened it: once." in text
+    text = said(tmp_path, kind, openings=opened[1:], **nothing, **SEARCH_ONLY)
+    assert "The test images were not looked at." in text
+    assert "left the test split locked" in text
+
+
+@pytest.mark.parametrize(
+    ("p_value", "said_of_it"),
+    [(0.03, "where two comparisons are made"), (0.0636, "by the exact test")],
+)
+def test_why_an_interval_without_zero_is_not_beyond_chance(
+    tmp_path: Path, p_value: float, said_of_it: str
+) -> None:
+    verdict = make_verdict()
+    contest = make_contest(
+        *("baseline", "b", verdict.tested),
+        difference=Interval(0.025, 0.0002, 0.0495),
+        p_value=p_value,
+        adjusted_p=0.0636,
+    )
+    text = said(tmp_path, 0, verdict=replace(verdict, contests=(contest,)))
+    assert f"chance could explain it {said_of_it}" in text
+    assert ("of one comparison alone" in text) is (p_value < 0.05)
+    assert ("the exact test is more cautious" in text) is (p_value >= 0.05)
 
 
 @BOTH

@@ -659,6 +659,20 @@ def test_a_run_from_a_checkpoint_gives_what_the_uninterrupted_one_gives(
     assert one == other
 
 
+def test_a_checkpoint_of_another_trial_is_not_gone_on_from(data: TrainingData) -> None:
+    """Of the same network, so that all its weights would fit."""
+    split, rates = data.split(0), (0.5, 0.0001)
+    tasks = [
+        Task(TrialConfig(learning_rate=rate), build_network, "mlp", (split,), seed, 3)
+        for rate, seed in zip((*rates, rates[1]), (1, 1, 2), strict=True)
+    ]
+    runs = [Trainer(data).start(task) for task in tasks]
+    runs[0].run_epoch()
+    for other in runs[1:]:
+        with pytest.raises(TrialFailed, match="it is of another trial"):
+            other.restore(runs[0].checkpoint())
+
+
 def test_what_is_no_checkpoint_fails_the_trial(data: TrainingData) -> None:
     run = Trainer(data).start(Task(TrialConfig(), build_network, "mlp", (data.split(0),), 1, 2))
     for damaged in (b"", b"PK\x03\x04 torn", b"nothing of the kind"):

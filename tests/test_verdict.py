@@ -498,9 +498,11 @@ def test_the_champions_configuration_trained_again_is_promoted_only_where_surely
     assert judged({0, 1}, MANY, SAME_AGAIN, champion_wrong=MANY).speaks_for_it
 
 
-def preferred(kept: Candidate, better: Candidate, policy: str, **limits: float) -> Recommendation:
-    """One that a policy or a limit prefers to a candidate that is surely more accurate."""
-    found = make_recommendation(kept, better, policy=policy, **limits)
+def preferred(
+    kept: Candidate, better: Candidate, policy: str, *others: Candidate, **limits: float
+) -> Recommendation:
+    """One that a policy or a limit prefers to candidates that are more accurate."""
+    found = make_recommendation(kept, better, *others, policy=policy, **limits)
     assert found.winner is kept
     return found
 
@@ -528,6 +530,17 @@ LARGE = make_candidate([0.91, 0.92, 0.93], 50_000)
                 tolerance=0.02,
             ),
             "nothing surely better was found",
+        ),
+        (
+            preferred(
+                make_candidate([0.90, 0.95, 0.91], 10, is_baseline=True),
+                make_candidate([0.93, 0.90, 0.94], 50_000),
+                "cheapest-within",
+                make_candidate([0.99, 0.991, 0.992], 61_000),
+                tolerance=0.02,
+                max_params=60_000,
+            ),
+            "nothing surely better is within the limits",
         ),
     ],
 )

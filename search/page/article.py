@@ -95,6 +95,11 @@ class ReportContent:
         return sorted(measured, key=lambda t: (-(t.val_accuracy or 0.0), t.number))
 
     @property
+    def own_openings(self) -> int:
+        """How often this study itself has opened the test split so far."""
+        return sum(opening.study == self.study for opening in self.openings)
+
+    @property
     def classes(self) -> list[str]:
         """Names of the classes; their numbers where the names are not known."""
         if self.training is not None:

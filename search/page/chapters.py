@@ -76,9 +76,10 @@ def front(content: ReportContent) -> Iterator[Block]:
     if recommendation is not None:
         yield Text(" ".join(_how_sure(recommendation, verdict)), tone="lead")
     elif content.refusal is not None:
+        again = " again" if content.own_openings else ""
         yield Text(
             f"{_constraints(content.refusal.criteria)} Each candidate and what it does not meet "
-            "is in the table below. The test images were not looked at.",
+            f"is in the table below. The test images were not looked at{again}.",
             tone="lead",
         )
     else:
@@ -95,6 +96,9 @@ def front(content: ReportContent) -> Iterator[Block]:
 
 def _how_sure(recommendation: Recommendation, verdict: Verdict | None) -> Iterator[str]:
     yield _separation(recommendation)
+    if recommendation.left_out:
+        left = counted(len(recommendation.left_out), "configuration")
+        yield f"{left} could not be compared, for a training run failed (see The decision)."
     yield from _against_baseline(recommendation)
     contests = verdict.contests if verdict else ()
     unclear = [c for c in contests if not c.adjusted_p < SIGNIFICANT]
@@ -124,18 +128,27 @@ def _against_baseline(recommendation: Recommendation) -> Iterator[str]:
 def _margin(contest: Contest) -> str:
     found = contest.difference
     interval = f"95% interval {rounded(found.low)} to {rounded(found.high)}"
-    allowed = ", of one comparison alone" if _needs_allowance(contest) else ""
+    allowed = ""
+    if _is_at_odds(contest):
+        by_both = contest.p_value < SIGNIFICANT
+        allowed = ", of one comparison alone" if by_both else "; the exact test is more cautious"
     return f"{rounded(found.value)} points, {interval}{allowed}"
 
 
-def _needs_allowance(contest: Contest) -> bool:
-    """Whether its interval excludes no difference, but not once both comparisons are counted."""
+def _is_at_odds(contest: Contest) -> bool:
+    """Whether its interval excludes that there is no difference, and the verdict does not.
+
+    For the verdict counts both comparisons, and the exact test is more cautious at the edge.
+    """
     found = contest.difference
     return contest.adjusted_p >= SIGNIFICANT and not found.low <= 0 <= found.high
 
 
 def _by_chance(contest: Contest) -> str:
-    allowed = " where two comparisons are made" if _needs_allowance(contest) else ""
+    allowed = ""
+    if _is_at_odds(contest):
+        by_both = contest.p_value < SIGNIFICANT
+        allowed = " where two comparisons are made" if by_both else " by the exact test"
     return f"chance could explain it{allowed}"
 
 
@@ -145,11 +158,17 @@ def _separation(recommendation: Recommendation) -> str:
     allowed = [r.candidate for r in recommendation.ranked if r.allowed]
     limits = "" if len(allowed) == len(recommendation.ranked) else " that the limits allow"
     runs = counted(len(winner.accuracies), "repeated training run")
+    surely = recommendation.surely_better
     if others:
+        gave_up = ""
+        if surely:
+            named = listed([called(candidate) for candidate in surely])
+            below = points(surely[0].mean - winner.mean)
+            gave_up = f" It accepts less than {named}, up to {below} more accurate beyond doubt."
         return (
             f"The evidence does not separate the recommended one from {listed(others)}: {runs} "
             "each do not settle which is more accurate on validation images; the rule "
-            f"{recommendation.policy} decided between them."
+            f"{recommendation.policy} decided between them.{gave_up}"
         )
     if len(allowed) == 1:
         return (
@@ -237,9 +256,9 @@ def _next_step(content: ReportContent) -> Iterator[Block]:
     study = shlex.quote(content.study)
     if content.refusal is not None:
         yield Text(
-            "Next: with limits that a candidate meets (these are met by the most accurate one) the "
-            "study goes on to its verdict, and trains nothing again:",
-            f"podium resume {study} {loosened(content.refusal)}",
+            "Next: with these limits, which the most accurate one meets as far as it was measured, "
+            "the study goes on to its verdict, and trains only what they newly let in:",
+            f"podium resume {study} {loosened(content.refusal)}".rstrip(),
             "lead",
         )
     elif content.recommendation is None:
@@ -293,6 +312,7 @@ def decision(content: ReportContent) -> Iterator[Chapter]:
     ]
     if len(recommendation.ranked) > 1:
         blocks.append(Charts([charts.candidates(recommendation.ranked, recommendation.chosen)]))
+    blocks += _left_out(recommendation.left_out)
     blocks.append(_run_table(content, recommendation))
     blocks += _comparisons(recommendation)
     blocks += _alternatives(recommendation)
@@ -303,7 +323,15 @@ def decision(content: ReportContent) -> Iterator[Chapter]:
 def _ruled_out(refusal: ConstraintsUnmet) -> list[Block]:
     table = _candidate_table(refusal.ranked, chosen=None)
     measured = Text(_measured(refusal.criteria), tone="fine")
-    return [Text(_constraints(refusal.criteria)), table, measured]
+    left = _left_out(refusal.left_out)
+    return [Text(_constraints(refusal.criteria)), table, measured, *left]
+
+
+def _left_out(sentences: Sequence[str]) -> list[Block]:
+    if not sentences:
+        return []
+    told = "Not compared, because not every run of theirs was completed:"
+    return [Text(told), Bullets(sentences)]
 
 
 def _measured(criteria: Criteria) -> str:

@@ -176,7 +176,10 @@ def _class_risks(verdict: Verdict, classes: Sequence[str]) -> Iterator[str]:
     low.sort(key=lambda c: (recalls[c].value, c))
     if low:
         named = listed([f"{classes[c]} ({share(recalls[c].value)})" for c in low])
-        yield f"It finds some classes less often than others: {named}."
+        which = (
+            "no class often" if len(low) == len(known) else "some classes less often than others"
+        )
+        yield f"It finds {which}: {named}."
     rare = [c for c in known if sum(verdict.tested.measures.confusion[c]) < FEW_TEST_IMAGES]
     if rare:
         named = listed([classes[c] for c in rare])
@@ -202,10 +205,10 @@ def _validation_risks(content: ReportContent) -> Iterator[str]:
 
 
 def _general_risks(content: ReportContent) -> Iterator[str]:
-    failed = sum(t.state is State.FAILED for t in content.trials)
+    failed = sum(t.state is State.FAILED for t in content.searched)
     if failed:
-        total = counted(len(content.trials), "trial")
-        yield f"{failed:,} of {total} failed: part of the space is untried."
+        total = counted(len(content.searched), "trial")
+        yield f"{failed:,} of {total} of the search failed: part of the space is untried."
     commit = str(content.facts.get("git_commit", ""))
     if commit in ("", "unknown") or commit.endswith("+"):
         yield "The code is not a committed version: running it again may give something else."

@@ -53,11 +53,14 @@ def _shipped(content: ReportContent) -> Iterator[Block]:
     trial = next((t for t in content.trials if t.number == content.shipped), None)
     if trial is None or trial.totals is None:
         return
+    others = ""
+    if content.recommendation is not None and not content.recommendation.winner.is_baseline:
+        others = " The baseline's was chosen from its runs in the same way."
     yield Text(
         "What was tested here, and is registered, is one trained model of the recommended "
         f"configuration: that of trial {trial.number}, the run with the best validation accuracy "
         f"({share(trial.val_accuracy)}, epoch {trial.totals.best_epoch}, seed {trial.seed}, split "
-        f"seed {trial.split_seed}). The baseline's was chosen from its runs in the same way."
+        f"seed {trial.split_seed}).{others}"
     )
 
 
@@ -130,8 +133,11 @@ def _sentence(text: str) -> str:
 
 def _openings(content: ReportContent, count: int) -> Iterator[Block]:
     if content.verdict is None:
-        times = f"{count} times" if count > 1 else "once" if count else "never"
-        yield Text(f"This study left the test split locked. Other studies opened it: {times}.")
+        own = content.own_openings
+        done = "left the test split locked"
+        if own:
+            done = f"opened the test split {_often(own)}, for an earlier verdict, and not again"
+        yield Text(f"This study {done}. Other studies opened it: {_often(count - own)}.")
     elif count > 1:
         yield Text(
             f"This test split has been opened {count} times. Each further look makes its figures a "
@@ -149,6 +155,10 @@ def _openings(content: ReportContent, count: int) -> Iterator[Block]:
         ]
         names = ("opening", "time (UTC)", "study", "reason")
         yield Table("Openings of this test split", columns(*names, text=(0, 1, 2), wide=(3,)), rows)
+
+
+def _often(count: int) -> str:
+    return f"{count} times" if count > 1 else "once" if count else "never"
 
 
 def _time(milliseconds_since_1970: int) -> str:
