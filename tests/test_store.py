@@ -49,3 +49,14 @@ def test_a_checkpoint_that_was_being_written_when_the_process_died_is_not_seen(
     store.drop_checkpoint(1)
     left = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert left == ["001-of another kind.npz"]
+
+
+def test_a_model_that_was_being_written_when_the_process_died_leaves_no_rest(
+    tmp_path: Path,
+) -> None:
+    models = tmp_path / "models"
+    models.mkdir()
+    for left in (".003.keras.4711", ".030.keras.4711"):
+        (models / left).write_bytes(b"ha")
+    FileStore(tmp_path).save_model(3, b"model")
+    assert sorted(path.name for path in models.iterdir()) == [".030.keras.4711", "003.keras"]
