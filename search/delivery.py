@@ -120,7 +120,7 @@ def model_folder(study: str) -> Path:
 def register_model(ledger: Ledger, tracker: Tracker, settings: TrackingSettings) -> RegisteredModel:
     """Registers the model that the tracker's study recommends, and puts that on record.
 
-    The same one again where it was registered before.
+    The same one again where it was registered before, with the verdict of now.
 
     Raises:
         TrackingError: the study kept no model.
@@ -135,7 +135,8 @@ def register_model(ledger: Ledger, tracker: Tracker, settings: TrackingSettings)
             "trial than the verdict's."
         )
     name = settings.model_name(str(record.facts["data"]))
-    model = register_recommended(tracker.client, name, record, trial, folder)
+    judged_ms = ledger.last_opened_ms(record.name)
+    model = register_recommended(tracker.client, name, record, trial, folder, judged_ms)
     remove_duplicates(tracker.client, model, tracker.run_id)
     ledger.set_outcome(record.name, {**outcome, "model": model.uri})
     return model

@@ -13,13 +13,11 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
 from search.records import PromotionRefused, TrackingError
-from search.registry import CHAMPION, PREVIOUS, find_model, find_version
+from search.registry import CHAMPION, DESCRIPTION_LENGTH, PREVIOUS, find_model, find_version
 
 TAG = "podium.journal."
 PROMOTE = "promote"
 ROLLBACK = "rollback"
-DESCRIPTION_LENGTH = 5000
-"""Of a version's description, in MLflow's tables; SQLite alone would take more."""
 CUT = "\n\n(...)"
 ROLLED_BACK = "podium.rolled_back_"
 """How the tags of a version that is the champion no more begin."""

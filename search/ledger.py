@@ -677,6 +677,15 @@ class Ledger:
                 for row in connection.execute(query)
             ]
 
+    @_repeatable
+    def last_opened_ms(self, study: str) -> int | None:
+        """When a study opened a test split last; None where it never did."""
+        with self._database.read() as connection:
+            found = connection.scalar(
+                select(func.max(_openings.c.opened_ms)).where(_openings.c.study == study)
+            )
+            return None if found is None else int(found)
+
 
 def taken(study: StudyRecord) -> str:
     """The message for a study name that is in use."""

@@ -103,8 +103,8 @@ def find_unnamed(client: Any, ledger: Ledger, record: StudyRecord, registered_mo
     """The model of a study whose outcome names none, put on record there; "" where there is none.
 
     A study that is killed right after it registered its model leaves it so. Where it could not
-    register it, the model is registered now, from the folder of the study. What it registered of
-    another trial, before it went on, is not the model that its outcome tells of.
+    register it, or tell its verdict of now, that is done now, from the folder of the study. What it
+    registered of another trial, before it went on, is not the model that its outcome tells of.
 
     Args:
         client: of the registry.
@@ -116,10 +116,15 @@ def find_unnamed(client: Any, ledger: Ledger, record: StudyRecord, registered_mo
     trial = next((t for t in ledger.trials(record.name) if t.number == outcome.get("trial")), None)
     if not record.run_id or trial is None:
         return ""
-    version = version_of_trial(client, registered_model, record.name, record.run_id, trial.number)
-    if version is None and holds_recommended(folder, record):
-        model = register_recommended(client, registered_model, record, trial, folder)
-        version = model.version
+    if holds_recommended(folder, record):
+        judged_ms = ledger.last_opened_ms(record.name)
+        version: str | None = register_recommended(
+            client, registered_model, record, trial, folder, judged_ms
+        ).version
+    else:
+        version = version_of_trial(
+            client, registered_model, record.name, record.run_id, trial.number
+        )
     if version is None:
         return ""
     uri = f"models:/{registered_model}/{version}"

@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,9 @@ PREVIOUS = "previous-champion"
 PAGE = 100
 IDENTITY = ("podium.study", "podium.trial")
 """Tags that tell which model it is, together with the run that it came from."""
+DESCRIPTION_LENGTH = 5000
+"""Of a version's description, in MLflow's tables; SQLite alone would take more."""
+CUT_SHORT = " (...)"
 MODEL_FACTS = ("space", "data", "fingerprint", "test_fingerprint")
 
 
@@ -117,6 +120,9 @@ def register(
 ) -> RegisteredModel:
     """Logs the model folder as a model of the run and registers it, without TensorFlow.
 
+    One that was registered before stays, and is told what differs: a study that goes on may come
+    to another verdict on the same model.
+
     Args:
         client: of the store.
         experiment_id: of the run.
@@ -124,7 +130,8 @@ def register(
         name: of the registered model; created where it is new.
         folder: the MLflow model folder, complete.
         metrics: logged on the run and linked to the model.
-        description: of the version.
+        description: of the version, which ends in a paragraph that stays the same: what follows it
+            in MLflow was added there.
         tags: of the version.
         now_ms: time of the metrics.
     """
@@ -134,6 +141,7 @@ def register(
 
     known = _versions(client, name, run_id, tags)
     if known:
+        _tell_again(client, known[0], run_id, metrics, description, now_ms)
         return known[0]
     same = {key: tags[key] for key in IDENTITY if key in tags}
     model_id = once(
@@ -170,13 +178,73 @@ def register(
                 source=f"models:/{model_id}",
                 run_id=run_id,
                 tags=dict(tags),
-                description=description,
+                description=_fitting(description),
                 model_id=model_id,
             ).version
         ),
         lambda: next((v.version for v in _versions(client, name, run_id, tags)), None),
     )
     return RegisteredModel(name, version, model_id)
+
+
+def _tell_again(
+    client: MlflowClient,
+    known: RegisteredModel,
+    run_id: str,
+    metrics: Mapping[str, float],
+    description: str,
+    now_ms: int,
+) -> None:
+    """Tells MLflow what it has otherwise of a version, and nothing where it has the same."""
+    from mlflow.entities import Metric
+
+    before = client.get_model_version(known.name, known.version).description or ""
+    text = _described_again(before, description)
+    if text != before:
+        client.update_model_version(known.name, known.version, text)
+    of_run = client.get_run(run_id).data.metrics
+    model = _found(client.get_logged_model, known.model_id)  # None where somebody deleted it
+    of_model = _latest((model.metrics if model else None) or ())
+    again = []
+    for key, value in metrics.items():
+        linked = of_model.get(key)
+        is_linked = model is None or (linked is not None and linked.value == value)
+        if of_run.get(key) == value and is_linked:
+            continue
+        latest = _latest(client.get_metric_history(run_id, key)).get(key)
+        # MLflow shows what is of the latest time, and tells the run before the model: where it
+        # came to the first only, the same time again adds nothing to that.
+        if latest is None or latest.value == value:
+            when_ms = now_ms if latest is None else latest.timestamp
+        else:
+            when_ms = max(now_ms, latest.timestamp + 1)
+        again.append(Metric(key, value, when_ms, 0, model_id=model and known.model_id))
+    if again:
+        client.log_batch(run_id, metrics=again)
+
+
+def _latest(history: Iterable[Any]) -> dict[str, Any]:
+    """Of each metric, what MLflow shows of its history."""
+    return {m.key: m for m in sorted(history, key=lambda m: (m.step, m.timestamp, m.value))}
+
+
+def _described_again(before: str, description: str) -> str:
+    """A version's description with another verdict, and what was added to it since.
+
+    Somebody's own words stay as they are.
+    """
+    _, _, source = description.rpartition("\n\n")
+    _, ours, added = before.partition(source)
+    return _fitting(description, added) if ours or not before else before
+
+
+def _fitting(description: str, added: str = "") -> str:
+    """The description and what was added, the former's first part cut where it is too long."""
+    head, gap, source = description.rpartition("\n\n")
+    room = DESCRIPTION_LENGTH - len(gap) - len(source) - len(added)
+    if len(head) > room:
+        head = head[: max(room - len(CUT_SHORT), 0)] + CUT_SHORT
+    return f"{head}{gap}{source}{added}"
 
 
 def _versions(
@@ -277,11 +345,17 @@ def version_of_trial(
 
 
 def register_recommended(
-    client: MlflowClient, name: str, record: StudyRecord, trial: TrialRecord, folder: Path
+    client: MlflowClient,
+    name: str,
+    record: StudyRecord,
+    trial: TrialRecord,
+    folder: Path,
+    judged_ms: int | None,
 ) -> RegisteredModel:
     """Registers the model that a study recommends, from what the ledger and its folder hold.
 
-    The same whenever it is done, and nothing where it was done before.
+    The same whenever it is done, and nothing where it was done before. Where the study has gone on
+    since, and come to another verdict on the same model, that takes the place of the one before.
 
     Args:
         client: of the store.
@@ -289,6 +363,8 @@ def register_recommended(
         record: of the study, with a verdict and a parent run.
         trial: that trained the model.
         folder: the MLflow model folder, complete.
+        judged_ms: when the study last opened the test split, which is later than for any verdict
+            before; None where that is not known.
     """
     verdict, study, facts = (record.outcome or {})["verdict"], record.name, record.facts
     run_id = str(record.run_id)
@@ -324,7 +400,7 @@ def register_recommended(
             "podium.config": trial.config.canonical_json,
             **{key: str(value) for key, value in tags.items() if value},
         },
-        now_ms=trial.ended_ms or record.started_ms,
+        now_ms=judged_ms or trial.ended_ms or record.started_ms,
     )
 
 

@@ -928,3 +928,15 @@ def test_a_model_in_its_folder_and_in_the_registry_is_found_by_its_trial(
     shipped(tmp_path, 1)
     assert found(resumed) == "models:/podium-pets/1"
     assert len(mlflow.MlflowClient().search_model_versions("name = 'podium-pets'")) == 1
+
+
+def test_a_model_that_is_registered_under_the_verdict_of_before_is_told_the_new_one(
+    resumed: Ledger, tmp_path: Path
+) -> None:
+    record = find_study(resumed, unsynced.STUDY)
+    resumed.set_outcome(unsynced.STUDY, {**(record.outcome or {}), "trial": 1})
+    unsynced.judge_again(resumed)
+    shipped(tmp_path, 1)
+    assert found(resumed) == "models:/podium-pets/1"
+    version = mlflow.MlflowClient().get_model_version("podium-pets", "1")
+    assert version.description.startswith("Keep it.")

@@ -16,13 +16,15 @@ from search import tracking
 from search.cli import app
 from search.delivery import Left, left, make_tracker, register_model, tell_end
 from search.folder import find_study
+from search.journal import PROMOTE, Standing, carry_out, next_entry
 from search.ledger import Ledger
 from search.lock import held
 from search.records import PodiumError, State
+from search.registry import DESCRIPTION_LENGTH
 from tests.builders import make_assignment
 from tests.faults.servers import free_port
 from tests.stores import new_store, restore, snapshot
-from tests.unsynced import ENDED, STUDY, begin, ended, interrupted, open_ledger, stored
+from tests.unsynced import ENDED, STUDY, begin, ended, interrupted, judge_again, open_ledger, stored
 from tests.unsynced import tracking as tracking_of
 
 
@@ -349,6 +351,110 @@ def test_telling_the_end_twice_stores_nothing_twice(desk: Desk) -> None:
     tell_end(ledger, tracker, State.COMPLETED, None, ENDED)
     assert stored(desk.folder) == found
     assert models == {"models:/podium-pets/1"}
+
+
+MODEL = "podium-pets"
+PROMOTED = f"Champion since 2026-01-02: promoted from study {STUDY} by alice. Reason: it is better"
+
+
+def _promoted(desk: Desk) -> None:
+    told = {"who": "alice", "when": "2026-01-02", "why": "it is better", "study": STUDY}
+    entry = next_entry(Standing(MODEL, None, None, ()), PROMOTE, "1", **told)
+    carry_out(desk.client, MODEL, entry)
+
+
+def test_a_second_verdict_on_the_same_model_takes_the_place_of_the_first(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    _promoted(desk)
+    before = desk.client.get_model_version(MODEL, "1")
+    assert before.description.startswith("Ship it.\n\n[The report]")
+    judge_again(ledger)
+    assert "its model is models:/podium-pets/1" in desk("sync", STUDY).out
+    after = desk.client.get_model_version(MODEL, "1")
+    assert after.description == before.description.replace("Ship it.", "Keep it.")
+    assert after.description.count(PROMOTED) == 1
+    assert (after.tags, after.aliases) == (before.tags, ["champion"])
+    run = desk.client.get_run(after.run_id)
+    told = {"test_openings": 2, "baseline_test_accuracy": 0.85}
+    assert {key: run.data.metrics[key] for key in told} == told
+    [model] = desk.client.search_logged_models([run.info.experiment_id])
+    times = {m.key: m.timestamp for m in model.metrics if m.value == told.get(m.key)}
+    assert times == dict.fromkeys(told, ENDED + 5_000)
+    # What is as it was is not told again.
+    assert len([m for m in model.metrics if m.key == "test_accuracy"]) == 1
+
+
+def test_a_second_verdict_is_told_once_however_often_it_is_told(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    _promoted(desk)
+    judge_again(ledger)
+    assert desk("sync", STUDY).code == 0
+    found = stored(desk.folder)
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("delete from told")
+    assert "delivered its end" in desk("sync", STUDY).out
+    assert stored(desk.folder) == found
+
+
+def test_a_model_whose_verdict_came_to_the_run_only_gets_it_at_the_same_time(desk: Desk) -> None:
+    """MLflow commits a metric of the run before that of its model."""
+    ledger = _told_once(desk)
+    judge_again(ledger)
+    run_id = str(find_study(ledger, STUDY).run_id)
+    desk.client.log_metric(run_id, "test_openings", 2.0, ENDED + 5_000, 0)
+    assert desk("sync", STUDY).code == 0
+    history = desk.client.get_metric_history(run_id, "test_openings")
+    assert [m.value for m in history] == [1, 2]
+    [model] = desk.client.search_logged_models([desk.client.get_run(run_id).info.experiment_id])
+    assert [m.value for m in model.metrics if m.key == "test_openings"] == [1, 2]
+
+
+def test_a_verdict_of_a_clock_that_was_set_back_is_still_the_one_that_is_shown(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    judge_again(ledger)
+    with ledger.engine.begin() as connection:
+        connection.exec_driver_sql("update openings set opened_ms = 5")
+    assert desk("sync", STUDY).code == 0
+    run = desk.client.get_run(str(find_study(ledger, STUDY).run_id))
+    assert (run.data.metrics["test_openings"], run.data.metrics["baseline_test_accuracy"]) == (
+        2,
+        0.85,
+    )
+
+
+def test_words_that_somebody_gave_a_version_in_place_of_the_verdict_stay(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    desk.client.update_model_version(MODEL, "1", "My own words.")
+    judge_again(ledger)
+    assert desk("sync", STUDY).code == 0
+    assert desk.client.get_model_version(MODEL, "1").description == "My own words."
+
+
+def test_a_verdict_too_long_for_mlflow_is_cut_and_what_was_added_is_not(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    _promoted(desk)
+    judge_again(ledger)
+    outcome = find_study(ledger, STUDY).outcome or {}
+    longer = outcome["verdict"] | {"sentence": "Keep it. " + "Because. " * 1_000}
+    ledger.set_outcome(STUDY, {**outcome, "verdict": longer})
+    for _ in range(2):
+        with ledger.engine.begin() as connection:
+            connection.exec_driver_sql("delete from told")
+        assert desk("sync", STUDY).code == 0
+        description = desk.client.get_model_version(MODEL, "1").description
+        assert len(description) == DESCRIPTION_LENGTH
+        assert " (...)\n\n[The report](" in description
+        assert description.count(PROMOTED) == 1
+
+
+def test_a_second_verdict_is_told_though_somebody_deleted_the_logged_model(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    run_id = str(find_study(ledger, STUDY).run_id)
+    [model] = desk.client.search_logged_models([desk.client.get_run(run_id).info.experiment_id])
+    desk.client.delete_logged_model(model.model_id)
+    judge_again(ledger)
+    assert desk("sync", STUDY).code == 0
+    assert desk.client.get_run(run_id).data.metrics["test_openings"] == 2
 
 
 def test_a_run_that_is_taken_up_again_says_so_and_forgets_why_it_had_stopped(desk: Desk) -> None:

@@ -94,6 +94,18 @@ def ended(folder: Path, uri: str = "", study: str = STUDY) -> Ledger:
     return ledger
 
 
+def judge_again(ledger: Ledger, study: str = STUDY) -> None:
+    """What a study that goes on leaves where the same trial wins, and the verdict is another."""
+    record = find_study(ledger, study)
+    ledger.reopen_study(study, record.settings)
+    ledger.record_opening(Opening("0123", study, "final verdict, again", ENDED + 5_000))
+    weaker = {"rival": "baseline", "tested": {"accuracy": {"value": 0.85}}}
+    verdict = VERDICT | {"sentence": "Keep it.", "openings": 2, "contests": [weaker]}
+    outcome = {k: v for k, v in (record.outcome or {}).items() if k != "model"}
+    ledger.set_outcome(study, outcome | {"verdict": verdict})
+    ledger.end_study(study, State.COMPLETED, None, ENDED + 9_000)
+
+
 def interrupted(folder: Path, uri: str = "") -> Ledger:
     """A study that was interrupted and told, and then taken up again: one trial goes on."""
     ledger = begin(folder, uri)

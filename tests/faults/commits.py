@@ -34,6 +34,19 @@ def _sync(folder: Path) -> None:
     sync(open_ledger(folder), STUDY, tracking(folder), ENDED)
 
 
+def _prepare_second_verdict(folder: Path) -> None:
+    """A study whose model is the champion, and whose verdict has become another."""
+    from search.journal import PROMOTE, Standing, carry_out, next_entry
+    from tests.unsynced import STUDY, judge_again, open_ledger
+
+    _prepare_sync(folder)
+    _sync(folder)
+    standing = Standing(NAME, None, None, ())
+    told = {"who": "alice", "when": "2026-01-02", "why": "it is better", "study": STUDY}
+    carry_out(_client(folder), NAME, next_entry(standing, PROMOTE, "1", **told))
+    judge_again(open_ledger(folder))
+
+
 def _prepare_resume(folder: Path) -> None:
     from tests.unsynced import interrupted
 
@@ -254,12 +267,14 @@ def _unlike(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 COMMITS: dict[str, Scenario] = {
     "sync-killed": _scenario("sync-killed", _prepare_sync, _sync, _told, _left),
+    "verdict-killed": _scenario("verdict-killed", _prepare_second_verdict, _sync, _told, _left),
     "take-up-killed": _scenario("take-up-killed", _prepare_resume, _resume, _told, _left),
     "promote-killed": _scenario("promote-killed", _prepare_promotion, _promote, _standing),
     "rollback-killed": _scenario("rollback-killed", _prepare_rollback, _roll_back, _standing),
 }
 COMMITS_ABOUT = {
     "sync-killed": "the process of `podium sync` ends between two writes",
+    "verdict-killed": "the process that tells MLflow of a second verdict ends between two writes",
     "take-up-killed": "the process that takes a study up again ends between two writes to MLflow",
     "promote-killed": "the process of `podium promote` ends between two writes",
     "rollback-killed": "the process of `podium rollback` ends between two writes",

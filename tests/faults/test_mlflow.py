@@ -16,7 +16,13 @@ from tests.faults.tracking import TRACKING, Stretch, slowed
 from tests.running import serving
 
 SEED = 1
-WRITES = {"sync-killed": 21, "take-up-killed": 21, "promote-killed": 11, "rollback-killed": 12}
+WRITES = {
+    "sync-killed": 21,
+    "verdict-killed": 8,
+    "take-up-killed": 21,
+    "promote-killed": 11,
+    "rollback-killed": 12,
+}
 """So many there are at least."""
 
 
