@@ -230,7 +230,7 @@ def run(
     flags = {key: value for key, value in locals().items() if key != "config"}
     settings = load_settings(config, flags)
     from search.launch import known_study, prepare, prepare_again
-    from search.ledger import taken
+    from search.ledger import check_facts, taken
     from search.study import resume_study, run_study
 
     known = known_study(settings)
@@ -243,6 +243,7 @@ def run(
     say(f"There is a study {known.name!r} already, which has not ended.")
     if not typer.confirm("Go on with it?"):
         raise ConfigError(taken(known))
+    check_facts(known)
     _conduct(lambda: prepare_again(known, tracking_now(known), {}), resume_study)
 
 
@@ -279,9 +280,11 @@ def resume(
     flags = {key: value for key, value in locals().items() if key != "study"}
     from search.folder import existing_ledger, find_study
     from search.launch import prepare_again
+    from search.ledger import check_facts
     from search.study import resume_study
 
     record = find_study(existing_ledger(), study)
+    check_facts(record)
     if "notebook" in record.settings:
         raise ConfigError(f"Study {study} is a reproduction: run `podium reproduce` again.")
     _conduct(lambda: prepare_again(record, tracking_now(record), flags), resume_study)

@@ -9,7 +9,7 @@ from typing import Any
 
 from search.escaping import as_line
 from search.folder import find_study, study_folder, study_path
-from search.ledger import Ledger, StudyRecord
+from search.ledger import Ledger, StudyRecord, check_facts
 from search.lock import held, is_of_another_folder
 from search.records import (
     DeliveryFailed,
@@ -209,8 +209,10 @@ def sync(ledger: Ledger, study: str, settings: TrackingSettings, now_ms: int) ->
         RunElsewhere: it was run in another folder.
         DeliveryFailed: MLflow refused a part, or went away.
         TrackingError: it does not answer, or refuses everything.
+        LedgerError: what it holds of the study was damaged.
     """
     folder = study_path(study)
+    check_facts(find_study(ledger, study))
     if not folder.is_dir():
         if is_of_another_folder(study, ledger.database, RUNS_PATH):
             raise RunElsewhere(

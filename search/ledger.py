@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+from pydantic import TypeAdapter
 from sqlalchemy import (
     BigInteger,
     Boolean,
@@ -68,9 +70,40 @@ LEDGER_NAME = "ledger.db"
 EPOCHS_PER_DELIVERY = 150
 PLANNED = ("max_epochs", "validation_fraction", "tail", "folds", "experiment", "proposal")
 """What the ledger keeps of an assignment besides what has a column of its own."""
+PLAN: Mapping[str, Any] = {
+    **dict.fromkeys(("max_epochs", "folds"), int),
+    **dict.fromkeys(("experiment", "proposal"), str),
+    "validation_fraction": int | float,
+    "tail": bool,
+}
+SETTINGS: Mapping[str, Any] = {"notebook": str}
+FACTS: Mapping[str, Any] = {
+    **dict.fromkeys(("data", "fingerprint", "test_fingerprint", "baseline", "space"), str),
+    "versions": {},
+    "class_names": list,
+    "image_shape": list,
+}
+OUTCOME: Mapping[str, Any] = {
+    **dict.fromkeys(("summary", "recommended", "cut", "model"), str | None),
+    "trial": int | None,
+    "cut_at_budget": int | float | None,
+    "champion": dict | None,
+    "costs": dict | None,
+    "importances": dict | None,
+    "verdict": {
+        "sentence": str,
+        "tested": {"accuracy": {}, "measures": {}, "recalls": list},
+        "contests": list,
+    },
+}
+"""Of what kind the values in a cell are, as far as something is made of them."""
+ADAPTERS: dict[type, TypeAdapter[Any]] = {
+    kind: TypeAdapter(kind) for kind in (EpochReport, TrialTotals, Measures, Costs, Latency)
+}
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+Stored = TypeVar("Stored")
 
 _metadata = MetaData()
 _meta = Table("meta", _metadata, Column("schema_version", Integer, primary_key=True))
@@ -537,7 +570,11 @@ class Ledger:
             rows = connection.execute(
                 select(_costs).where(_costs.c.study == study).order_by(_costs.c.config_id)
             )
-            return {row.config_id: _cost(json.loads(row.costs)) for row in rows}
+            found = {}
+            for row in rows:
+                with _cell("costs", f"study {study}"):
+                    found[row.config_id] = _cost(row.costs)
+            return found
 
     # Delivery to MLflow
 
@@ -701,6 +738,16 @@ def taken(study: StudyRecord) -> str:
     )
 
 
+def check_facts(study: StudyRecord) -> None:
+    """Makes sure that a study has the facts without which nothing may be made of it.
+
+    Raises:
+        LedgerError: it lacks some, although every version recorded them.
+    """
+    for name in ("fingerprint", "test_fingerprint"):
+        study.facts[name]  # raises
+
+
 def way_to_a_verdict(study: StudyRecord) -> str:
     """What helps where a study has no verdict."""
     if "notebook" in study.settings:
@@ -735,9 +782,81 @@ def _without_nan(value: Any) -> Any:
     return value
 
 
+class _Told(dict[str, Any]):
+    """An object of a study's cell: it may lack what older versions did not know, unless asked."""
+
+    def __init__(self, values: Mapping[str, Any], column: str, study: str) -> None:
+        super().__init__(values)
+        self._where = column, study
+
+    def __missing__(self, key: str) -> Any:
+        column, study = self._where
+        raise LedgerError(
+            f"The ledger's {column} of study {study} lacks {key!r}: it was damaged, or changed by "
+            "something else than Podium. Put back a copy of it."
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return dict, (dict(self),)
+
+
+@contextmanager
+def _cell(column: str, whose: str) -> Iterator[None]:
+    """Says which cell it is that cannot be read.
+
+    Raises:
+        ValueError: whatever is wrong in it; `Database.read` makes a `LedgerError` of that.
+    """
+    try:
+        yield
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{column} of {whose}: {error}") from error
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The JSON object in a cell.
+
+    Raises:
+        ValueError: it is none.
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, found {text[:80]}")
+    return value
+
+
+def _shaped(values: dict[str, Any], shape: Mapping[str, Any], column: str, study: str) -> _Told:
+    """The object in a study's cell, once what it has is of the kinds that it may be.
+
+    Raises:
+        ValueError: something is not.
+    """
+    told = _Told(values, column, study)
+    for key in shape.keys() & values.keys():
+        value, kind = values[key], shape[key]
+        nested = isinstance(kind, Mapping)
+        if not isinstance(value, dict if nested else kind):
+            raise ValueError(f"{key} is {json.dumps(value)[:80]}")
+        if nested:
+            told[key] = _shaped(value, kind, column, study)
+    return told
+
+
 def _load(text: str) -> dict[str, Any]:
     """The reverse of `_dump`, with tuples for lists."""
-    return {key: _frozen(value) for key, value in json.loads(text).items()}
+    return {key: _frozen(value) for key, value in _object(text).items()}
+
+
+def _valid(kind: type[Stored], values: Mapping[str, Any]) -> Stored:
+    """One of Podium's records, of exactly these values.
+
+    Raises:
+        ValueError: one is of another type.
+        TypeError: one is missing, or unknown.
+    """
+    found = kind(**values)
+    ADAPTERS[kind].validate_python(values)
+    return found
 
 
 def _frozen(value: Any) -> Any:
@@ -747,14 +866,15 @@ def _frozen(value: Any) -> Any:
 
 
 def _epoch(text: str) -> EpochReport:
-    return EpochReport(**_load(text))
+    with _cell("report", "an epoch"):
+        return _valid(EpochReport, _load(text))
 
 
 def _totals(text: str) -> TrialTotals:
     values = _load(text)
     if "measures" in values:
-        measures = values.pop("measures")
-        return TrialTotals(**values, measures=_measures(measures))
+        measures = _measures(values.pop("measures"))
+        return _valid(TrialTotals, {**values, "measures": measures})
     # Version 1 had only these two, by the side of accuracy and loss.
     known = {name: values.pop(name) for name in ("f1_macro", "roc_auc_ovo")}
     unknown = dict.fromkeys(("f1_micro", "roc_auc_ovr", "calibration_error"), math.nan)
@@ -767,16 +887,19 @@ def _totals(text: str) -> TrialTotals:
         recall=(),
         confusion=(),
     )
-    return TrialTotals(**values, measures=measures)
+    return _valid(TrialTotals, {**values, "measures": measures})
 
 
-def _measures(values: Mapping[str, Any]) -> Measures:
-    return Measures(**{key: _frozen(value) for key, value in values.items()})
+def _measures(values: Any) -> Measures:
+    if not isinstance(values, dict):
+        raise ValueError(f"measures is {json.dumps(values)[:80]}")
+    return _valid(Measures, {key: _frozen(value) for key, value in values.items()})
 
 
-def _cost(values: Mapping[str, Any]) -> Costs:
-    single, batch = Latency(**values["single"]), Latency(**values["batch"])
-    return Costs(values["file_bytes"], single, batch)
+def _cost(text: str) -> Costs:
+    values = _object(text)
+    single, batch = (_valid(Latency, values[key]) for key in ("single", "batch"))
+    return _valid(Costs, {**values, "single": single, "batch": batch})
 
 
 def _test_results(connection: Any, which: Any) -> dict[int, tuple[TestResult, ...]]:
@@ -784,7 +907,8 @@ def _test_results(connection: Any, which: Any) -> dict[int, tuple[TestResult, ..
     found: dict[int, tuple[TestResult, ...]] = {}
     ordered = select(_tests).where(which).order_by(_tests.c.number, _tests.c.epoch)
     for row in connection.execute(ordered):
-        result = TestResult(row.epoch, _measures(json.loads(row.measures)))
+        with _cell("measures", f"trial {row.number} of study {row.study} on the test split"):
+            result = TestResult(row.epoch, _measures(json.loads(row.measures)))
         found[row.number] = (*found.get(row.number, ()), result)
     return found
 
@@ -813,37 +937,49 @@ def _migrate(connection: Any, version: int) -> None:
 
 
 def _study(row: Row[Any]) -> StudyRecord:
+    cells: dict[str, Any] = {"settings": {}, "facts": {}, "outcome": None}
+    for column, shape in (("settings", SETTINGS), ("facts", FACTS), ("outcome", OUTCOME)):
+        if text := getattr(row, column):
+            with _cell(column, f"study {row.name}"):
+                cells[column] = _shaped(_object(text), shape, column, row.name)
     return StudyRecord(
         name=row.name,
-        settings=json.loads(row.settings),
-        facts=json.loads(row.facts),
         state=State(row.state),
         reason=row.reason,
         started_ms=row.started_ms,
         ended_ms=row.ended_ms,
-        outcome=json.loads(row.outcome) if row.outcome else None,
         run_id=row.run_id,
+        **cells,
     )
 
 
 def _trial(row: Row[Any], epochs_trained: int, tests: tuple[TestResult, ...]) -> TrialRecord:
-    totals = _totals(row.totals) if row.totals else None
-    return TrialRecord(
-        number=row.number,
-        phase=Phase(row.phase),
-        config=TrialConfig.model_validate_json(row.config),
-        seed=row.seed,
-        split_seed=row.split_seed,
-        state=State(row.state),
-        reason=row.reason,
-        rung=row.rung,
-        started_ms=row.started_ms,
-        ended_ms=row.ended_ms,
-        totals=totals,
-        compiled=json.loads(row.compiled) if row.compiled else {},
-        epochs_trained=epochs_trained,
-        pid=row.pid,
-        run_id=row.run_id,
-        **(json.loads(row.plan) if row.plan else {}),
-        tests=tests,
-    )
+    whose = f"trial {row.number} of study {row.study}"
+    with _cell("config", whose):
+        config = TrialConfig.model_validate_json(row.config)
+    with _cell("totals", whose):
+        totals = _totals(row.totals) if row.totals else None
+    with _cell("compiled", whose):
+        compiled = _object(row.compiled) if row.compiled else {}
+    with _cell("plan", whose):
+        plan = _object(row.plan) if row.plan else {}
+        _shaped(plan, PLAN, "plan", row.study)
+        return TrialRecord(
+            number=row.number,
+            phase=Phase(row.phase),
+            config=config,
+            seed=row.seed,
+            split_seed=row.split_seed,
+            state=State(row.state),
+            reason=row.reason,
+            rung=row.rung,
+            started_ms=row.started_ms,
+            ended_ms=row.ended_ms,
+            totals=totals,
+            compiled=compiled,
+            epochs_trained=epochs_trained,
+            pid=row.pid,
+            run_id=row.run_id,
+            **plan,
+            tests=tests,
+        )

@@ -27,7 +27,7 @@ from search.cma_es import CmaEsSampler
 from search.gaussian_process import GaussianProcessSampler
 from search.grid import GridExhausted, GridSampler
 from search.quasi_random import SobolSampler
-from search.records import EpochReport, State, TrialRecord
+from search.records import EpochReport, LedgerError, State, TrialRecord
 from search.space import Space
 from spaces.config import TrialConfig
 
@@ -82,10 +82,22 @@ def choices(proposal: str) -> dict[str, tuple[Any, str]]:
 
 
 def _recorded(proposal: str) -> tuple[dict[str, BaseDistribution], dict[str, Any]]:
+    """Distributions and choices by the parameter's name.
+
+    Raises:
+        LedgerError: it is not as `Sampler.proposal` writes it.
+    """
     distributions, params = {}, {}
-    for name, (value, text) in json.loads(proposal or "{}").items():
-        distributions[name] = json_to_distribution(text)
-        params[name] = distributions[name].to_external_repr(value)
+    try:
+        for name, (value, text) in json.loads(proposal or "{}").items():
+            distributions[name] = json_to_distribution(text)
+            params[name] = distributions[name].to_external_repr(value)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise LedgerError(
+            f"The ledger's plan of a trial holds a proposal that cannot be read "
+            f"({proposal[:80]}): it was damaged, or changed by something else than Podium. Put "
+            "back a copy of it."
+        ) from error
     return distributions, params
 
 

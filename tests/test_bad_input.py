@@ -426,7 +426,7 @@ def study(
         }
         ledger = Ledger(folder / "runs" / "ledger.db")
         ledger.begin_study("s", settings_of(**(settings or {})), known | (facts or {}), 0)
-        ledger.begin_trial("s", make_assignment(0, proposal={"params": {}}), 0)
+        ledger.begin_trial("s", make_assignment(0, proposal="{}"), 0)
         ledger.append("s", 0, make_report(make_epoch(1)))
         ledger.end_study("s", state, None, 1)
         ledger.close()
@@ -654,6 +654,76 @@ TABLES = {
     "data": DATA,
     "stored": STORED,
 }
+CELLS = {
+    "facts": ("[]", '"x"', '{"fingerprint": 1}', '{"versions": []}', '{"class_names": {}}'),
+    "settings": ("[]", "7", '{"notebook": 1}'),
+    "outcome": (
+        *("[1]", '{"verdict": 1}', '{"verdict": {"sentence": 1}}', '{"champion": [1]}'),
+        *('{"verdict": {"tested": {"accuracy": 1}}}', '{"verdict": {"contests": 1}}'),
+        *('{"verdict": null}', '{"summary": {}}', '{"trial": "1"}'),
+    ),
+}
+"""JSON of the wrong shape, by the column of the table of studies."""
+COMMANDS = ("status", "status s", "recommend s", "resume s", "sync s", "test-log s", "promote s")
+
+
+def set_to(table: str, column: str, text: str) -> Callable[[Path], object]:
+    return study(State.COMPLETED, statements=(f"UPDATE {table} SET {column} = '{text}'",))
+
+
+STORED += [
+    bad(
+        command,
+        *("ledger", "cannot be read", f"{column} of study s:", "Put back a copy"),
+        make=set_to("studies", column, text),
+        code=3,
+    )
+    for column, texts in CELLS.items()
+    for text in texts
+    for command in COMMANDS
+]
+STORED += [
+    bad(
+        command,
+        *("ledger", "facts of study s lacks 'test_fingerprint'", "Put back a copy"),
+        make=set_to("studies", "facts", '{"fingerprint": "f", "baseline": "b"}'),
+        code=3,
+    )
+    for command in ("status s", "resume s --trials +5", "sync s", "test-log s")
+]
+STORED += [
+    bad(
+        "recommend s",
+        *("ledger", "facts of study s lacks 'baseline'", "Put back a copy"),
+        make=set_to("studies", "facts", "{}"),
+        code=3,
+    ),
+    bad(
+        "status s",
+        *("ledger", "outcome of study s lacks 'sentence'", "Put back a copy"),
+        make=study(
+            State.COMPLETED, statements=("UPDATE studies SET outcome = '{\"verdict\": {}}'",)
+        ),
+        code=3,
+    ),
+]
+STORED += [
+    bad(
+        command,
+        *("ledger", "cannot be read", f"{column} of trial 0 of study s", "Put back a copy"),
+        make=set_to("trials", column, text),
+        code=3,
+    )
+    for column, texts in {
+        "config": ("[]", "7", '{"hidden": "x"}'),
+        "totals": ("[]", "7", '{"measures": 1}', '{"measures": {}}', '{"best_epoch": 1}'),
+        "compiled": ("[1]", '"x"'),
+        "plan": ("[1]", "[]", '{"proposal": 5}', '{"folds": "x"}', '{"unknown": 1}'),
+    }.items()
+    for text in texts
+    for command in ("status s", "compare s", "resume s --trials +5")
+]
+
 ROWS = [
     pytest.param(row, id=f"{table}-{number}-{row.words[:40]}")
     for table, rows in TABLES.items()

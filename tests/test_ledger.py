@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import pickle
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from search.records import (
     Costs,
     EpochReport,
     Latency,
+    LedgerError,
     Opening,
     Phase,
     State,
@@ -936,3 +938,52 @@ def test_every_figure_of_an_epoch_has_its_place_in_the_ledger(ledger: Ledger) ->
     with ledger.engine.connect() as connection:
         count = connection.scalar(select(func.count()).select_from(ledger_module._epochs))
     assert count == 1
+
+
+# Cells of the wrong shape
+
+
+def _whole(ledger: Ledger) -> None:
+    """Something in every table."""
+    ledger.append(STUDY, 0, make_report(make_epoch(1), totals=make_totals()))
+    ledger.record_tests(STUDY, 0, [TestResult(1, make_measures())])
+    ledger.record_costs(STUDY, {"abc": Costs(1, Latency(1.0, 2.0), Latency(3.0, 4.0))})
+
+
+def _changed(ledger: Ledger, table: str, column: str, value: str) -> None:
+    with ledger.engine.begin() as connection:
+        connection.execute(text(f"UPDATE {table} SET {column} = :value"), {"value": value})
+
+
+MEASURED = json.dumps(asdict(make_measures()))
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "values"),
+    [
+        ("epochs", "report", ("[]", "7", "{}", '{"epoch": 1}')),
+        ("epochs", "report", (json.dumps(asdict(make_epoch(1, val_accuracy="much"))),)),
+        ("trials", "totals", (json.dumps(asdict(make_totals(parameters="many"))),)),
+        ("trials", "totals", (json.dumps(asdict(make_totals(fold_accuracies=3))),)),
+        ("tests", "measures", ("[]", "null", "7", "{}", MEASURED.replace("[[", "[[[["))),
+        ("costs", "costs", ("[]", "7", "{}", '{"single": 1, "batch": 2, "file_bytes": 3}')),
+        ("costs", "costs", ('{"single": [], "batch": {}, "file_bytes": 3}',)),
+    ],
+)
+def test_a_cell_of_the_wrong_shape_is_damage_and_named(
+    ledger: Ledger, table: str, column: str, values: tuple[str, ...]
+) -> None:
+    _whole(ledger)
+    for value in values:
+        _changed(ledger, table, column, value)
+        with pytest.raises(LedgerError, match=f"cannot be read .*{column} of .*Put back a copy"):
+            (ledger.epochs(STUDY, 0), ledger.trials(STUDY), ledger.costs(STUDY))
+
+
+def test_what_a_study_lacks_is_no_damage_until_it_is_needed(ledger: Ledger) -> None:
+    record = ledger.study(STUDY)
+    assert record is not None
+    assert (record.facts, record.facts.get("data")) == ({"seed": 0}, None)
+    with pytest.raises(LedgerError, match=f"facts of study {STUDY} lacks 'data'.*Put back a copy"):
+        record.facts["data"]
+    assert pickle.loads(pickle.dumps(record)) == record
