@@ -138,7 +138,7 @@ def register_model(ledger: Ledger, tracker: Tracker, settings: TrackingSettings)
     judged_ms = ledger.last_opened_ms(record.name)
     model = register_recommended(tracker.client, name, record, trial, folder, judged_ms)
     remove_duplicates(tracker.client, model, tracker.run_id)
-    ledger.set_outcome(record.name, {**outcome, "model": model.uri})
+    ledger.name_model(record.name, trial.number, model.uri)
     return model
 
 

@@ -384,6 +384,28 @@ class Ledger:
         self._update_study(name, outcome=_dump(outcome))
 
     @_repeatable
+    def name_model(self, name: str, trial: int, uri: str) -> bool:
+        """Records where the model of a study is registered, beside the outcome of now.
+
+        Args:
+            name: of the study, which another process may go on with meanwhile.
+            trial: that trained the model.
+            uri: models:/NAME/VERSION.
+
+        Returns:
+            Whether its outcome still tells of that trial; if not, nothing was recorded.
+        """
+        with self._database.written() as connection:
+            which = _studies.c.name == name
+            stored = connection.scalar(select(_studies.c.outcome).where(which).with_for_update())
+            outcome = json.loads(stored) if stored else {}
+            if outcome.get("trial") != trial:
+                return False
+            values = {"outcome": _dump({**outcome, "model": uri})}
+            connection.execute(update(_studies).where(which).values(**values))
+            return True
+
+    @_repeatable
     def set_study_run(self, name: str, run_id: str) -> None:
         """Records the study's parent run in MLflow."""
         self._update_study(name, run_id=run_id)

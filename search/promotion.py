@@ -111,6 +111,9 @@ def find_unnamed(client: Any, ledger: Ledger, record: StudyRecord, registered_mo
         ledger: of the study.
         record: of the study, with a verdict.
         registered_model: its name.
+
+    Raises:
+        PromotionRefused: the study went on meanwhile, to another trial.
     """
     outcome, folder = record.outcome or {}, _model_folder(record.name)
     trial = next((t for t in ledger.trials(record.name) if t.number == outcome.get("trial")), None)
@@ -128,7 +131,12 @@ def find_unnamed(client: Any, ledger: Ledger, record: StudyRecord, registered_mo
     if version is None:
         return ""
     uri = f"models:/{registered_model}/{version}"
-    ledger.set_outcome(record.name, {**outcome, "model": uri})
+    if not ledger.name_model(record.name, trial.number, uri):
+        raise PromotionRefused(
+            f"Meanwhile study {record.name} went on, and recommends another trial than "
+            f"{trial.number} now. Nothing was promoted: `podium promote {record.name}` once it has "
+            "ended judges that one."
+        )
     return uri
 
 

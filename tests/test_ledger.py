@@ -242,6 +242,23 @@ def test_how_a_study_ended_is_recorded(ledger: Ledger) -> None:
     assert study.run_id == "run-1"
 
 
+def test_a_model_is_named_beside_the_outcome_of_now_and_only_for_its_own_trial(
+    ledger: Ledger,
+) -> None:
+    def outcome() -> object:
+        record = ledger.study(STUDY)
+        return record and record.outcome
+
+    assert not ledger.name_model(STUDY, 3, "models:/m/1")
+    assert outcome() is None
+    ledger.set_outcome(STUDY, {"trial": 3, "summary": "of now"})
+    assert not ledger.name_model(STUDY, 4, "models:/m/1")
+    assert outcome() == {"trial": 3, "summary": "of now"}
+    for _ in range(2):
+        assert ledger.name_model(STUDY, 3, "models:/m/1")
+        assert outcome() == {"trial": 3, "summary": "of now", "model": "models:/m/1"}
+
+
 def test_the_name_of_a_reproduction_is_not_said_to_be_resumable(ledger: Ledger) -> None:
     ledger.begin_study("again", {"notebook": "mnist_mlp"}, {}, 1)
     with pytest.raises(ConfigError, match="a reproduction of mnist_mlp") as error:

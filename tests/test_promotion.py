@@ -940,3 +940,26 @@ def test_a_model_that_is_registered_under_the_verdict_of_before_is_told_the_new_
     assert found(resumed) == "models:/podium-pets/1"
     version = mlflow.MlflowClient().get_model_version("podium-pets", "1")
     assert version.description.startswith("Keep it.")
+
+
+def test_a_verdict_that_is_committed_while_mlflow_is_asked_is_not_overwritten(
+    resumed: Ledger, tmp_path: Path
+) -> None:
+    shipped(tmp_path, 2)
+    before = find_study(resumed, unsynced.STUDY)
+    unsynced.judge_again(resumed)
+    uri = find_unnamed(mlflow.MlflowClient(), resumed, before, "podium-pets")
+    outcome = find_study(resumed, unsynced.STUDY).outcome or {}
+    assert (outcome["verdict"]["sentence"], outcome["model"]) == ("Keep it.", uri)
+
+
+def test_a_study_that_goes_on_to_another_trial_while_mlflow_is_asked_is_not_promoted(
+    resumed: Ledger, tmp_path: Path
+) -> None:
+    shipped(tmp_path, 2)
+    before = find_study(resumed, unsynced.STUDY)
+    newer = {**(before.outcome or {}), "trial": 1}
+    resumed.set_outcome(unsynced.STUDY, newer)
+    with pytest.raises(PromotionRefused, match="recommends another trial than 2 now"):
+        find_unnamed(mlflow.MlflowClient(), resumed, before, "podium-pets")
+    assert find_study(resumed, unsynced.STUDY).outcome == newer
