@@ -288,7 +288,7 @@ class Tracker:
             ledger: where from.
             study: its name, also the parent run's.
             tags: set on the parent run and on every trial's run.
-            params: of the parent run.
+            params: of the parent run; those that changed since they were told are tags of it.
             fingerprint: of data and split.
         """
         self._settings, self._ledger, self._study = settings, ledger, study
@@ -598,12 +598,34 @@ class Tracker:
         run = self.client.get_run(run_id)
         missing = {k: v for k, v in self._params.items() if _key(k) not in run.data.params}
         self._log_params(run_id, missing)
+        self._tell_changed(run)
         if not run.inputs.dataset_inputs:
             self.client.log_inputs(run_id, datasets=[self._dataset()])
         record = self._ledger.study(self._study)
         runs = record is not None and record.state is State.RUNNING
         if runs and run.info.status != "RUNNING":
             self.client.update_run(run_id, "RUNNING")
+
+    def _tell_changed(self, run: Any) -> None:
+        """Tags the parent run with the settings that are not those of its params any more.
+
+        MLflow's params never change, so that they stay those that the study began with. Of a study
+        that has gone on with others, as with more `trials` or another `time_budget`, those in force
+        are tags, `podium.trials` and so on: the value of the tag goes before that of the param.
+        """
+        from mlflow.entities import RunTag
+
+        params, tags = run.data.params, run.data.tags
+        now = {_key(key): _param(value) for key, value in self._params.items()}
+        changed = {key for key, value in now.items() if params.get(key, value) != value}
+        told = {f"podium.{key}": now[key] for key in changed}
+        new = [RunTag(tag, value) for tag, value in told.items() if tags.get(tag) != value]
+        if new:
+            self.client.log_batch(run.info.run_id, tags=new)
+        # One that is again as it was at first.
+        for tag in {f"podium.{key}" for key in now.keys() - changed} & tags.keys():
+            if tag not in self._tags:
+                self.client.delete_tag(run.info.run_id, tag)
 
     def _trial_run(self, trial: TrialRecord) -> str:
         """The trial's run: the one that the ledger or MLflow knows, or else a new one."""
@@ -676,7 +698,7 @@ class Tracker:
         for part in _chunks(list(params.items()), PARAMS_PER_BATCH):
             self.client.log_batch(
                 run_id,
-                params=[Param(_key(key), str(value)[:PARAM_LENGTH]) for key, value in part],
+                params=[Param(_key(key), _param(value)) for key, value in part],
             )
 
     def _deliver_trials(self) -> None:
@@ -908,6 +930,11 @@ def _check_experiment(experiment: Any) -> None:
 def _key(name: str) -> str:
     """A param's name as MLflow takes it: users may call what is in `extra` as they like."""
     return re.sub(r"[^\w\-./: ]", "_", name, flags=re.ASCII)[:KEY_LENGTH] or "_"
+
+
+def _param(value: Any) -> str:
+    """A param's value as MLflow takes it."""
+    return str(value)[:PARAM_LENGTH]
 
 
 def _chunks(items: Sequence[Item], size: int) -> Iterator[list[Item]]:

@@ -471,6 +471,41 @@ def test_a_run_that_is_taken_up_again_says_so_and_forgets_why_it_had_stopped(des
     assert desk.client.get_run(tracker.run_id).info.status == "RUNNING"
 
 
+def _goes_on_with(desk: Desk, ledger: Ledger, **settings: Any) -> dict[str, dict[str, str]]:
+    """Params and tags of the parent run, once a study has gone on with other settings."""
+    record = find_study(ledger, STUDY)
+    ledger.reopen_study(STUDY, {**record.settings, **settings})
+    tracker = make_tracker(ledger, find_study(ledger, STUDY), tracking_of(desk.folder))
+    tracker.deliver()
+    data = desk.client.get_run(tracker.run_id).data
+    return {"params": data.params, "tags": data.tags}
+
+
+CHANGING = {"podium.trials", "podium.finalists", "podium.confirm_seeds", "podium.time_budget"}
+
+
+def test_settings_that_a_study_went_on_with_are_tags_where_they_differ_from_the_params(
+    desk: Desk,
+) -> None:
+    ledger = _told_once(desk)
+    before = _goes_on_with(desk, ledger)
+    assert not CHANGING & before["tags"].keys()
+    more = _goes_on_with(desk, ledger, trials=77, finalists=9, time_budget=60.0)
+    assert more["params"] == before["params"]  # MLflow refuses others
+    told = {"podium.trials": "77", "podium.finalists": "9", "podium.time_budget": "60.0"}
+    assert more["tags"] == before["tags"] | told
+    still_more = _goes_on_with(desk, ledger, trials=88)
+    assert still_more["tags"] == more["tags"] | {"podium.trials": "88"}
+
+
+def test_a_setting_that_is_again_as_the_study_began_with_is_no_tag(desk: Desk) -> None:
+    ledger = _told_once(desk)
+    before = _goes_on_with(desk, ledger)
+    assert "podium.sampler" in before["tags"]
+    assert "podium.time_budget" in _goes_on_with(desk, ledger, time_budget=60.0)["tags"]
+    assert _goes_on_with(desk, ledger, time_budget=None) == before
+
+
 def test_what_mlflow_made_after_its_client_gave_up_is_removed_at_the_end(desk: Desk) -> None:
     ledger = ended(desk.folder)
     settings = tracking_of(desk.folder)
