@@ -141,7 +141,7 @@ def run_reproduction(request: Request, launch: Launch, view: View) -> Reproduced
         )
         with view(director.progress, name):
             conduct(launch, director, ledger, tracker)
-            with ended_anyhow(ledger, name):
+            with ended_anyhow(ledger, name, tracker):
                 return _finish(request, launch, ledger, tracker, director)
 
 

@@ -154,7 +154,7 @@ def _run_locked(launch: Launch, view: View, *, again: bool) -> Outcome:
             director.restore()
         with view(director.progress, name):
             conduct(launch, director, ledger, tracker)
-            with ended_anyhow(ledger, name):
+            with ended_anyhow(ledger, name, tracker):
                 return _finish(launch, facts, ledger, tracker, director)
 
 
@@ -192,17 +192,32 @@ def at_work(name: str, notebook: str | None = None) -> Iterator[Ledger]:
 
 
 @contextmanager
-def ended_anyhow(ledger: Ledger, name: str) -> Iterator[None]:
-    """Records that a study broke off after its last trial, if it did not end before."""
+def ended_anyhow(ledger: Ledger, name: str, tracker: Tracker) -> Iterator[None]:
+    """Records that a study broke off after its last trial, if it did not end before.
+
+    MLflow is told, too, if it answered the last time; Ctrl-C, once more, ends that at once.
+    """
     try:
         yield
     except BaseException as error:
         with suppress(Exception):  # the error itself is the one to tell
             if find_study(ledger, name).state is State.RUNNING:
-                by_hand = isinstance(error, KeyboardInterrupt)
-                state = State.INTERRUPTED if by_hand else State.FAILED
-                ledger.end_study(name, state, _reason(error), now_ms())
+                ledger.end_study(name, _broken_off(error), _reason(error), now_ms())
+                if tracker.is_reached:
+                    _tell_broken_off(ledger, tracker, error)
         raise
+
+
+def _broken_off(error: BaseException) -> State:
+    """The state of a study that an error ended."""
+    return State.INTERRUPTED if isinstance(error, KeyboardInterrupt) else State.FAILED
+
+
+def _tell_broken_off(ledger: Ledger, tracker: Tracker, error: BaseException) -> None:
+    """Tells MLflow how a study broke off, which the ledger knows already."""
+    state = _broken_off(error)
+    tracker.close(_leaving_seconds() if state is State.INTERRUPTED else DELIVERY_SECONDS)
+    tell_end(ledger, tracker, state, _reason(error), now_ms())
 
 
 class _ChampionLookup:
@@ -262,15 +277,13 @@ def conduct(launch: Launch, director: Director, ledger: Ledger, tracker: Tracker
         notebook = find_study(ledger, name).settings.get("notebook")
         _run(launch, director, _way_on(name, notebook))
     except BaseException as error:
-        reason = _reason(error)
-        by_hand = isinstance(error, KeyboardInterrupt)
+        reason, state = _reason(error), _broken_off(error)
         with suppress(Exception):  # the study's own error is the one to tell
+            by_hand = state is State.INTERRUPTED
             director.close_open_trials(reason if by_hand else "the study ended before it")
-            ledger.end_study(name, State.INTERRUPTED if by_hand else State.FAILED, reason, now_ms())
+            ledger.end_study(name, state, reason, now_ms())
         with suppress(Exception):
-            tracker.close(_leaving_seconds() if by_hand else DELIVERY_SECONDS)
-            state = State.INTERRUPTED if by_hand else State.FAILED
-            tell_end(ledger, tracker, state, reason, now_ms())
+            _tell_broken_off(ledger, tracker, error)
         raise
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,17 @@ import numpy as np
 import pytest
 from mlflow.entities import Run
 
+from search.delivery import left, make_tracker
+from search.folder import find_study
 from search.ledger import Ledger
-from search.records import Criteria, Phase, State
+from search.records import Criteria, Phase, State, StudyFailed
 from search.selection import confirmed_candidates, recommend
+from search.study import LEAVING_SECONDS, ended_anyhow
+from search.tracking import Tracker
 from spaces.config import TrialConfig
+from tests import unsynced
 from tests.running import Finished, podium, tracked
+from tests.stores import new_store
 
 TRIALS, EPOCHS, FINALISTS, SEEDS = 8, 6, 2, 2
 
@@ -290,3 +297,95 @@ def test_a_second_study_of_the_same_name_is_refused(study: Study) -> None:
     assert finished.code == 2
     assert "first" in finished.err
     assert len(study.ledger.trials("first")) == len(study.children)
+
+
+# A study that breaks off after its last trial
+
+
+@pytest.fixture
+def drawing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Ledger, Tracker]]:
+    """A study whose figures are being drawn, and its tracker, which has reached MLflow."""
+    monkeypatch.chdir(tmp_path)
+    new_store(tmp_path)
+    ledger = unsynced.begin(tmp_path)
+    settings = unsynced.tracking(tmp_path)
+    tracker = make_tracker(ledger, find_study(ledger, unsynced.STUDY), settings)
+    tracker.start()
+    tracker.close(60)
+    yield ledger, tracker
+    ledger.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "state", "status", "note"),
+    [
+        (KeyboardInterrupt(), State.INTERRUPTED, "KILLED", "interrupted"),
+        (StudyFailed("no space"), State.FAILED, "FAILED", "no space"),
+    ],
+)
+def test_mlflow_is_told_of_a_study_that_breaks_off_while_figures_are_drawn(
+    drawing: tuple[Ledger, Tracker],
+    error: BaseException,
+    state: State,
+    status: str,
+    note: str,
+) -> None:
+    ledger, tracker = drawing
+    with (
+        pytest.raises(type(error)) as caught,
+        ended_anyhow(ledger, unsynced.STUDY, tracker),
+    ):
+        raise error
+    assert caught.value is error
+    record = find_study(ledger, unsynced.STUDY)
+    assert record.state is state
+    assert not left(ledger, record)
+    run = mlflow.MlflowClient().get_run(tracker.run_id)
+    assert (run.info.status, run.data.tags["mlflow.note.content"]) == (status, note)
+
+
+def test_mlflow_that_refuses_does_not_hide_why_a_study_broke_off(
+    drawing: tuple[Ledger, Tracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, tracker = drawing
+
+    def refuse(*_: object) -> None:
+        raise OSError("refused")
+
+    monkeypatch.setattr(tracker, "finish", refuse)
+    with pytest.raises(StudyFailed), ended_anyhow(ledger, unsynced.STUDY, tracker):
+        raise StudyFailed("no space")
+    assert left(ledger, find_study(ledger, unsynced.STUDY)).ending
+
+
+def test_a_second_ctrl_c_while_mlflow_is_told_ends_that_and_the_ledger_knows(
+    drawing: tuple[Ledger, Tracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger, tracker = drawing
+    asked: list[float] = []
+
+    def interrupted(seconds: float) -> None:
+        asked.append(seconds)
+        raise KeyboardInterrupt("the second")
+
+    monkeypatch.setattr(tracker, "close", interrupted)
+    with (
+        pytest.raises(KeyboardInterrupt, match="the second"),
+        ended_anyhow(ledger, unsynced.STUDY, tracker),
+    ):
+        raise KeyboardInterrupt
+    assert asked == [LEAVING_SECONDS]
+    assert find_study(ledger, unsynced.STUDY).state is State.INTERRUPTED
+
+
+def test_mlflow_that_was_away_is_not_waited_for_once_a_study_breaks_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ledger = unsynced.begin(tmp_path)
+    away = unsynced.tracking(tmp_path, "http://127.0.0.1:1")
+    tracker = make_tracker(ledger, find_study(ledger, unsynced.STUDY), away)
+    monkeypatch.setattr(tracker, "close", lambda _: pytest.fail("it was waited for"))
+    with pytest.raises(KeyboardInterrupt), ended_anyhow(ledger, unsynced.STUDY, tracker):
+        raise KeyboardInterrupt
+    assert left(ledger, find_study(ledger, unsynced.STUDY)).ending
