@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_STRICT_METRIC_CHECKING", "1")
@@ -55,6 +55,8 @@ LOOK_SECONDS = 0.5
 """So often it is looked meanwhile whether somebody asks a second time to stop."""
 REPORT = "report"
 WATCH_SECONDS = 1.0
+SHOW_CURSOR = "\x1b[?25h"
+"""A view of the progress hides it, and has no time to show it again where the process ends."""
 VITAL = {"gcs_server", "raylet"}
 """Ray's processes without which nothing goes on."""
 
@@ -510,6 +512,24 @@ class _Loop(Callback):  # type: ignore[misc]
         result.pop(REPORT, None)
 
 
+def _end_process(dead: Sequence[str], way_on: str) -> NoReturn:
+    """Ends this process because Ray's died, and says so."""
+    sys.stdout.flush()
+    terminal = sys.__stdout__  # not what a view of the progress has put in its place
+    if terminal is not None and terminal.isatty():
+        terminal.write(SHOW_CURSOR)
+        terminal.flush()
+    # Whoever stopped everything at once asked for that.
+    asked = bool(INTERRUPTIONS.received)
+    why = "were ended too" if asked else "died, as they do where memory runs out"
+    sys.stderr.write(
+        f"\npodium: Ray's own processes on this machine ({', '.join(dead)}) {why}. "
+        f"What was committed is kept; {way_on}.\n"
+    )
+    sys.stderr.flush()
+    os._exit(INTERRUPTIONS.exit_code if asked else StudyFailed.exit_code)
+
+
 @contextmanager
 def _watched(way_on: str) -> Iterator[None]:
     """Ends this process where Ray's own processes on this machine die under it.
@@ -526,16 +546,7 @@ def _watched(way_on: str) -> Iterator[None]:
         while not over.wait(WATCH_SECONDS):
             dead = sorted(VITAL & {name for name, _ in node.dead_processes()})
             if dead and not over.is_set():
-                sys.stdout.flush()
-                # Whoever stopped everything at once asked for that.
-                asked = bool(INTERRUPTIONS.received)
-                why = "were ended too" if asked else "died, as they do where memory runs out"
-                sys.stderr.write(
-                    f"\npodium: Ray's own processes on this machine ({', '.join(dead)}) {why}. "
-                    f"What was committed is kept; {way_on}.\n"
-                )
-                sys.stderr.flush()
-                os._exit(INTERRUPTIONS.exit_code if asked else StudyFailed.exit_code)
+                _end_process(dead, way_on)
 
     thread = threading.Thread(target=watch, name="podium-ray", daemon=True)
     if node is not None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import http.server
 import inspect
 import json
+import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,7 +31,7 @@ from search.tuning import (
     run_experiment,
 )
 from tests.builders import make_assignment, make_epoch, make_report, make_totals
-from tests.running import ROOT, podium, serving, start
+from tests.running import ROOT, environment, podium, serving, start
 
 FAILING = """
 from spaces.config import TrialConfig
@@ -411,6 +414,47 @@ def test_what_a_study_failed_of_is_told_even_if_it_was_interrupted_then(
     how = {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0.0}
     with pytest.raises(StudyFailed, match="first 5 trials"):
         run_experiment(Doomed(), None, None, folder=tmp_path, way_on="", **how)  # type: ignore[arg-type]
+
+
+# Ray's own processes that die
+
+DYING = """
+import sys
+from rich.console import Console
+from rich.live import Live
+from search import tuning
+console = Console()
+with Live("epochs", console=console):
+    tuning._end_process(["raylet"], "`podium resume s` goes on from there")
+"""
+
+
+def _dying(stdout: int) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-c", DYING],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        env=environment(TERM="xterm"),
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_terminal_has_its_cursor_again_where_rays_processes_end_the_study() -> None:
+    ours, its = os.openpty()
+    ended = _dying(its)
+    os.close(its)
+    shown = os.read(ours, 10_000)
+    os.close(ours)
+    assert ended.returncode == 3
+    assert b"`podium resume s` goes on from there" in shown + ended.stderr
+    assert shown.rfind(b"\x1b[?25h") > shown.rfind(b"\x1b[?25l") >= 0
+
+
+def test_a_file_gets_no_control_characters_where_rays_processes_end_the_study() -> None:
+    ended = _dying(subprocess.PIPE)
+    assert (ended.returncode, b"\x1b" in ended.stdout) == (3, False)
+    assert b"(raylet) died" in ended.stderr
 
 
 # Processes that Ray kills for want of memory
