@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -54,6 +55,7 @@ SAVE_SECONDS = 10.0
 LOOK_SECONDS = 0.5
 """So often it is looked meanwhile whether somebody asks a second time to stop."""
 REPORT = "report"
+TUNE_FOLDER = "tune"
 WATCH_SECONDS = 1.0
 SHOW_CURSOR = "\x1b[?25h"
 """A view of the progress hides it, and has no time to show it again where the process ends."""
@@ -579,7 +581,8 @@ def run_experiment(
         concurrent: jobs at once.
         cpus_per_trial: also the number of TensorFlow's threads.
         gpus_per_trial: may be a fraction.
-        folder: for what Tune writes; disposable.
+        folder: for what Tune writes, in a folder of its own; that is removed at the end, and at the
+            beginning, if an earlier process was killed: nothing reads it.
         way_on: how the study goes on where Ray breaks down under it, as a clause.
 
     Raises:
@@ -597,6 +600,7 @@ def run_experiment(
     trainable = tune.with_resources(
         _Trial, {"CPU": cpus_per_trial, **({"GPU": gpus_per_trial} if gpus_per_trial else {})}
     )
+    shutil.rmtree(folder / TUNE_FOLDER, ignore_errors=True)
     tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
@@ -608,7 +612,7 @@ def run_experiment(
             trial_dirname_creator=lambda trial: str(trial.trial_id),
         ),
         run_config=tune.RunConfig(
-            name="tune",
+            name=TUNE_FOLDER,
             storage_path=str(folder.resolve()),
             callbacks=[_Loop(bridge)],
             failure_config=tune.FailureConfig(max_failures=0),
@@ -622,6 +626,8 @@ def run_experiment(
     except KeyboardInterrupt:
         if bridge.failure is None:
             raise
+    finally:
+        shutil.rmtree(folder / TUNE_FOLDER, ignore_errors=True)
     if bridge.failure is not None:
         raise bridge.failure
 

@@ -65,6 +65,10 @@ def test_the_driver_never_imports_tensorflow(study: Study) -> None:
     assert "THE DRIVER IMPORTED TENSORFLOW" not in study.finished.out
 
 
+def test_nothing_stays_that_only_ray_has_use_for(study: Study) -> None:
+    assert not (study.folder / "runs" / "studies" / "first" / "tune").exists()
+
+
 def test_two_processes_do_all_the_training_confirmation_included(study: Study) -> None:
     trials = study.ledger.trials("first")
     assert {t.phase for t in trials} == {Phase.SEARCH, Phase.CONFIRM}

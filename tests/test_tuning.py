@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.server
 import inspect
 import json
@@ -174,6 +175,7 @@ def test_an_interrupted_study_closes_its_trials_and_says_what_to_do(tmp_path: Pa
     assert all(row["state"] != "running" for row in rows)
     cut = [row["reason"] for row in rows if row["state"] == "interrupted"]
     assert cut == ["interrupted"] * 2
+    assert not list(tmp_path.glob("runs/studies/*/tune"))
 
 
 @pytest.mark.parametrize(
@@ -414,6 +416,37 @@ def test_what_a_study_failed_of_is_told_even_if_it_was_interrupted_then(
     how = {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0.0}
     with pytest.raises(StudyFailed, match="first 5 trials"):
         run_experiment(Doomed(), None, None, folder=tmp_path, way_on="", **how)  # type: ignore[arg-type]
+
+
+# What Tune writes
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt(), RuntimeError("Tune failed")])
+def test_nothing_that_tune_writes_stays(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, error: BaseException | None
+) -> None:
+    own, kept = tmp_path / "tune", tmp_path / "checkpoints"
+    found: list[Path] = []
+
+    class Tuner:
+        def __init__(self, _: object, *, run_config: Any, **__: object) -> None:
+            assert Path(run_config.storage_path, run_config.name) == own
+            found.extend(own.rglob("*"))
+
+        def fit(self) -> None:
+            (own / "trial").mkdir(parents=True)
+            (own / "trial" / "result.json").touch()
+            if error is not None:
+                raise error
+
+    monkeypatch.setattr("search.tuning.tune.Tuner", Tuner)
+    kept.mkdir()
+    (own / "of-a-killed-process").mkdir(parents=True)
+    how = {"concurrent": 1, "cpus_per_trial": 1, "gpus_per_trial": 0.0}
+    with contextlib.nullcontext() if error is None else pytest.raises(type(error)):
+        run_experiment(Talk(), None, None, folder=tmp_path, way_on="", **how)  # type: ignore[arg-type]
+    assert found == []
+    assert list(tmp_path.iterdir()) == [kept]
 
 
 # Ray's own processes that die
