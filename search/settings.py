@@ -274,6 +274,22 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"{hint} Known: {', '.join(words)}."
 
 
+class _Loader(yaml.SafeLoader):
+    """Says where a value is that is not what its tag claims; PyYAML lets some raise anything."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (yaml.YAMLError, RecursionError):
+            raise
+        except Exception as error:  # what a wrong value raises depends on its tag
+            value = shown(node.value) if isinstance(node, yaml.ScalarNode) else "this"
+            tag = node.tag.replace("tag:yaml.org,2002:", "!!")
+            raise yaml.MarkedYAMLError(
+                problem=f"{value} is no {tag}", problem_mark=node.start_mark
+            ) from error
+
+
 def read_mapping(path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
 
@@ -289,7 +305,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
                 "`name: value`. Is this the right file?"
             )
         _check_plain(path, text)
-        value = yaml.safe_load(text)
+        value = _Loader(text).get_single_data()
     except FileNotFoundError:
         raise ConfigError(f"{path}: no such file.") from None
     except (OSError, UnicodeDecodeError) as error:

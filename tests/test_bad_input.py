@@ -211,6 +211,16 @@ YAML = [
     config("trials: yes", "study.yaml", "trials is True", "not yes or no"),
     config(f"trials: {DIGITS}", "study.yaml", "not valid YAML", "Expected `name: value`"),
     config("trials: 1\ntrials: 2", "study.yaml", "'trials'", "keep one of them"),
+    *(
+        config(f"trials: !!{tag} {value}", "study.yaml", f"{value} is no !!{tag}", "line 1")
+        for tag, value in {
+            "int": "''",
+            "float": "''",
+            "bool": "'maybe'",
+            "timestamp": "'x'",
+        }.items()
+    ),
+    config("trials: !!int {=: ''}", "study.yaml", "this is no !!int", "Expected `name: value`"),
     config("max-epochs: 9\nmax_epochs: 8", "study.yaml", "'max_epochs'", "keep one of them"),
     config("a: &a [x]\nb: [*a, *a]", "study.yaml", "*a is an alias", "write out"),
     config(f"study: {'n' * 2_000_000}", "study.yaml", "1,000,000 characters", "right file?"),
