@@ -52,6 +52,7 @@ ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_YAML = 1_000_000
 """Characters of a file of settings."""
+MAX_TRIALS = 1_000_000
 FINALISTS = 4
 GROWING = ("finalists", "confirm_seeds")
 """Settings of the confirmation that a study may have more of when it is resumed."""
@@ -120,7 +121,7 @@ class StudySettings(BaseModel):
     data_dir: Path | None = None
     label_column: str | None = None
     image_shape: str | None = Field(default=None, pattern=r"^[0-9]{1,6}x[0-9]{1,6}(x[13])?$")
-    trials: int = Field(default=24, ge=1, le=1_000_000)
+    trials: int = Field(default=24, ge=1, le=MAX_TRIALS)
     max_epochs: int = Field(default=18, ge=1, le=100_000)
     first_rung: int = Field(default=2, ge=1)
     reduction: int = Field(default=3, ge=2, le=64)
@@ -410,7 +411,7 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
     if "grid" in typed:
         typed["grid"] = _parsed_grid(typed["grid"])
     values = _with_tolerance(read_mapping(study_file)) if study_file is not None else {}
-    where = f"{study_file}: "
+    where = f"{study_file}: " if study_file is not None else ""
     _check_keys(StudySettings, values, where)
     overrides = values.pop("tracking", None)
     if overrides is not None and not isinstance(overrides, dict):
@@ -429,8 +430,26 @@ def load_settings(study_file: Path | None, flags: Mapping[str, Any]) -> StudySet
     values |= {**typed, "tracking": tracking}
     if isinstance(values.get("grid"), dict) and values["grid"]:
         values.setdefault("sampler", "grid")
-        values.setdefault("trials", math.prod(len(_listed(v)) for v in values["grid"].values()))
+        if "trials" not in values:
+            values["trials"] = _combinations(values["grid"], "" if "grid" in typed else where)
     return _validated(StudySettings, values, lambda name: "" if name in typed else where)
+
+
+def _combinations(grid: Mapping[str, object], where: str) -> int:
+    """How many trials a grid takes.
+
+    Raises:
+        ConfigError: more than a study may have.
+    """
+    count = math.prod(len(_listed(values)) for values in grid.values())
+    if count > MAX_TRIALS:
+        number = f"{count:,}" if count < 10**12 else "more than 10**12"
+        raise ConfigError(
+            f"{where or '--'}grid has {number} combinations of its {len(grid)} lists of values; a "
+            f"study has at most {MAX_TRIALS:,} trials. List fewer values, or say with --trials how "
+            "many of the combinations to try."
+        )
+    return count
 
 
 def criteria_from(stored: Mapping[str, Any], flags: Mapping[str, Any]) -> Criteria:

@@ -34,6 +34,8 @@ LONG = "n" * 300
 DIGITS = "9" * 5000
 """More than Python makes a number of."""
 
+MANY = ",".join(map(str, range(1, 1002)))
+
 SPACE = """
 from spaces.config import TrialConfig
 
@@ -125,6 +127,10 @@ FLAGS = [
     bad("run --grid batch_sizes=1", "--grid", "'batch_sizes'", "Did you mean 'batch_size'?"),
     bad("run --grid batch_size=10,0", "--grid", "batch_size is '0'", "greater than or equal"),
     bad("run --grid hidden=64,", "--grid", "hidden=64,", "a value is missing"),
+    bad(
+        f"run --grid batch_size={MANY} --grid epochs={MANY}",
+        *("--grid", "1,002,001 combinations", "at most 1,000,000 trials", "List fewer values"),
+    ),
     bad(
         "run --grid pca_components=5 --grid filters=8",
         *("--grid", "pca_components=5, filters=8", "leave filters or the reduction out"),

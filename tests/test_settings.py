@@ -453,6 +453,31 @@ def test_a_grid_in_a_study_file_decides_sampler_and_trials_unless_they_are_given
     assert from_file(text, trials=2).trials == 2
 
 
+MANY = range(1, 1002)
+
+
+def test_a_grid_of_more_combinations_than_trials_is_refused_by_its_flag() -> None:
+    flags = [f"{name}={','.join(map(str, MANY))}" for name in ("batch_size", "epochs")]
+    message = complaint(grid=flags)
+    assert message.startswith("--grid has 1,002,001 combinations")
+    assert "at most 1,000,000 trials" in message
+    assert "None" not in message
+    assert load_settings(None, {"grid": flags, "trials": 9}).trials == 9
+
+
+@pytest.mark.parametrize(
+    ("fields", "values", "number"),
+    [(2, MANY, "1,002,001"), (20_000, range(2), "more than 10**12")],
+)
+def test_a_grid_of_more_combinations_than_trials_is_refused_by_its_file(
+    fields: int, values: range, number: str
+) -> None:
+    lists = "".join(f"  extra.n{n}: {list(values)}\n" for n in range(fields))
+    message = complaint(f"grid:\n{lists}")
+    assert message.startswith(f"{STUDY_FILE}: grid has {number} combinations")
+    assert "--trials" in message
+
+
 def test_a_grid_of_flags_replaces_that_of_the_study_file() -> None:
     settings = from_file("grid: {batch_size: [10, 32, 64]}", grid=["hidden=64,32"])
     assert settings.grid == {"hidden": ("64", "32")}
