@@ -10,6 +10,8 @@ import csv
 import gzip
 import io
 import math
+import mmap
+import re
 import struct
 import warnings
 import zipfile
@@ -37,6 +39,8 @@ MAX_CLASS_NAME = 1_000
 MAX_ARRAY_HEADER = 10_000
 """Bytes; as many as NumPy itself reads, but it takes the memory for more before it refuses."""
 MAX_PICTURE_PIXELS = 4096 * 4096
+MAX_SCANS = 100
+"""Of a progressive JPEG, each of which is decoded over the whole picture; encoders write ten."""
 MAX_COLUMNS = 200_000
 """Of CSV: 256 by 256 pixels in colour and a label are 196,609."""
 MAX_EQUAL_NAMES = 1_000
@@ -66,6 +70,9 @@ LABEL_COLUMNS = ("label", "class", "target", "y")
 VALIDATION_FOLDERS = ("val", "valid", "validation")
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 KINDS_OF_PICTURE = ("PNG", "JPEG")
+_MARKER = re.compile(rb"\xff[^\x00-\xbf\xd0-\xd7\xff]")
+"""Of a segment of a JPEG: others have no length after them, or libjpeg takes none for theirs."""
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 
 
 @dataclass(frozen=True, slots=True)
@@ -608,9 +615,11 @@ def read_picture(
         mode: "L" for grey or "RGB"; None for grey where it is stored so.
 
     Raises:
-        DataError: damaged, of another format, too large, or of 16 bits per channel.
+        DataError: damaged, of another format, too large, of 16 bits per channel, or of too many
+            scans.
     """
     with readable(path, "damaged, or not what its suffix says"), _pillow(path) as pillow:
+        _check_scans(path)
         with pillow.open(path, formats=tuple(kinds)) as image:
             if image.width * image.height > MAX_PICTURE_PIXELS:
                 raise pillow.DecompressionBombError(f"{image.width:,} by {image.height:,} pixels")
@@ -625,6 +634,31 @@ def read_picture(
             solid = image.convert("RGBA")
             page = pillow.new("RGBA", solid.size, "white")
             return np.asarray(pillow.alpha_composite(page, solid).convert(wanted))
+
+
+def _check_scans(path: Path) -> None:
+    """Refuses a JPEG whose scans would take minutes: a few bytes are a scan of all pixels."""
+    with path.open("rb") as file:
+        if file.read(2) != bytes((0xFF, _START_OF_IMAGE)):
+            return
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            scans = sum(marker == _START_OF_SCAN for marker in _markers(content))
+    if scans > MAX_SCANS:
+        raise DataError(
+            f"{path}: a JPEG of {scans:,} scans, each of which is decoded over the whole picture; "
+            f"at most {MAX_SCANS} are read. Save the picture again, or as PNG."
+        )
+
+
+def _markers(content: mmap.mmap) -> Iterator[int]:
+    """The markers of a JPEG from its first segment to its end, as libjpeg finds them."""
+    position = 2
+    while (found := _MARKER.search(content, position)) is not None:
+        marker, position = content[found.end() - 1], found.end()
+        if marker == _END_OF_IMAGE:
+            return
+        yield marker
+        position += int.from_bytes(content[position : position + 2], "big")
 
 
 @contextmanager

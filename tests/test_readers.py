@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import struct
+import time
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -19,7 +20,8 @@ from PIL import Image
 
 from search import unpacking
 from search.data import LoadedData, load
-from search.readers import IDX_NAMES, read
+from search.prediction import read_batch
+from search.readers import IDX_NAMES, read, read_picture
 from search.records import DataError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -938,6 +940,53 @@ def test_a_label_column_is_refused_where_there_are_no_columns(tmp_path: Path, ki
     message = own_error(WRITERS[kind](tmp_path, small_arrays()), label_column="class")
     assert str(tmp_path) in message
     assert "--label-column" in message
+
+
+def jpeg_of_scans(count: int, size: int = 64) -> bytes:
+    """A progressive JPEG whose last scan is there so often."""
+    file = io.BytesIO()
+    Image.new("L", (size, size), 99).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    first, last = content.index(b"\xff\xda"), content.rindex(b"\xff\xda")
+    scans = content.count(b"\xff\xda")
+    assert (first != last, content[-2:]) == (True, b"\xff\xd9")
+    return content[:-2] + content[last:-2] * (count - scans) + content[-2:]
+
+
+@pytest.mark.parametrize(
+    "filler", [b"", b"\xff" * 9, b"\xff\xd0", b"\xff\x01", b"\0\xff\0", b"\xff\x02\xff\xff"]
+)
+def test_a_jpeg_of_more_scans_than_pictures_have_is_refused_before_it_is_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, filler: bytes
+) -> None:
+    path = tmp_path / "1.jpg"
+    path.write_bytes(jpeg_of_scans(101).replace(b"\xff\xda", filler + b"\xff\xda"))
+    monkeypatch.setattr(Image.Image, "convert", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"1\.jpg: a JPEG of 101 scans.*at most 100.*PNG"):
+        read_picture(path)
+    with pytest.raises(DataError, match="101 scans"):
+        read_batch(path, (64, 64, 1))
+
+
+def test_a_jpeg_of_as_many_scans_as_may_be_is_read(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg_of_scans(100))
+    assert np.unique(read_picture(tmp_path / "1.jpg")).tolist() == [99]
+
+
+def test_what_looks_like_scans_in_a_comment_or_after_the_end_is_none(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    image = Image.fromarray(np.full((8, 8), 99, np.uint8))
+    image.save(file, "JPEG", comment=b"\xff\xda\0\2" * 5000)
+    (tmp_path / "1.jpg").write_bytes(file.getvalue() + b"\xff\xda\0\2" * 5000)
+    np.testing.assert_array_equal(read_picture(tmp_path / "1.jpg"), np.asarray(image))
+
+
+def test_a_megabyte_of_scans_is_refused_in_seconds(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg_of_scans(30_000, 4096))
+    began = time.monotonic()
+    with pytest.raises(DataError, match="30,000 scans"):
+        read_picture(tmp_path / "1.jpg")
+    assert time.monotonic() - began < 5
 
 
 def test_what_is_neither_file_nor_folder_is_not_waited_for(tmp_path: Path) -> None:
