@@ -20,13 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from search.records import DataError
-from search.unpacking import MAX_INFLATION, check_archive, check_inflation, check_size
+from search.unpacking import MAX_INFLATION, check_archive, check_ends, check_inflation, check_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -176,6 +176,11 @@ def readable(path: Path, damage: str = "damaged or truncated") -> Iterator[None]
         raise DataError(f"{path}: {damage} ({reason}). Fetch or make it again.") from None
 
 
+def _opened(path: Path) -> BinaryIO:
+    check_ends(path)
+    return path.open("rb")
+
+
 # NumPy
 
 
@@ -197,7 +202,7 @@ def open_npz(path: Path) -> Iterator[dict[str, Callable[[], NDArray[Any]]]]:
     Raises:
         DataError: damaged, a pickle, or too large, by what it claims or by what it holds.
     """
-    with readable(path), zipfile.ZipFile(path) as archive:
+    with readable(path), _opened(path) as file, zipfile.ZipFile(file) as archive:
         check_archive(path, archive, ".npy")
 
         def read_member(member: zipfile.ZipInfo) -> NDArray[Any]:
@@ -233,7 +238,7 @@ def read_array(path: Path) -> NDArray[Any]:
     Raises:
         DataError: damaged, a pickle, or too large.
     """
-    with readable(path), path.open("rb") as file:
+    with readable(path), _opened(path) as file:
         size = path.stat().st_size
         check_size(path, size)
         return _array(file, size)
@@ -619,6 +624,7 @@ def read_picture(
             scans.
     """
     with readable(path, "damaged, or not what its suffix says"), _pillow(path) as pillow:
+        check_ends(path)
         _check_scans(path)
         with pillow.open(path, formats=tuple(kinds)) as image:
             if image.width * image.height > MAX_PICTURE_PIXELS:

@@ -28,6 +28,7 @@ from pydantic import (
 
 from search.credentials import holds_password, masked
 from search.records import ConfigError, Criteria
+from search.unpacking import is_endless
 
 SamplerName = Literal["tpe", "random", "gp", "cmaes", "qmc", "grid"]
 SchedulerName = Literal["asha", "hyperband", "median", "none"]
@@ -298,6 +299,11 @@ def read_mapping(path: Path) -> dict[str, Any]:
         ConfigError: it is missing, is not YAML, or holds something else.
     """
     try:
+        if is_endless(path):
+            raise ConfigError(
+                f"{path}: a pipe, a socket or a device; settings are a file of at most "
+                f"{MAX_YAML:,} characters. Is this the right file?"
+            )
         with path.open(encoding="utf-8") as file:
             text = file.read(MAX_YAML + 1)
         if len(text) > MAX_YAML:

@@ -36,6 +36,28 @@ def max_bytes() -> int:
     return int(gib * (1 << 30))
 
 
+def is_endless(path: Path) -> bool:
+    """Whether it may be waited on or read for ever: a pipe, a socket, a device.
+
+    Raises:
+        OSError: nobody can tell.
+    """
+    return path.exists() and not (path.is_file() or path.is_dir())
+
+
+def check_ends(path: Path) -> None:
+    """Refuses what is neither a file nor a folder, nor a link to one.
+
+    Raises:
+        DataError: it is something else.
+        OSError: nobody can tell.
+    """
+    if is_endless(path):
+        raise DataError(
+            f"{path}: a pipe, a socket or a device, not a file. Copy what it gives into a file."
+        )
+
+
 def check_size(path: Path, size: int) -> None:
     """Refuses what would take too much memory.
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import fcntl
 import io
 import json
+import os
 import re
 import sqlite3
 from collections.abc import Callable
@@ -247,6 +248,16 @@ YAML = [
         *("folder", "cannot be read", "Is a directory"),
         make=lambda folder: (folder / "folder").mkdir(),
     ),
+    bad(
+        "run --config pipe",
+        *("pipe", "a pipe, a socket or a device", "right file?"),
+        make=lambda folder: os.mkfifo(folder / "pipe"),
+    ),
+    bad(
+        "run",
+        *("mlflow.yaml", "a pipe, a socket or a device", "right file?"),
+        make=lambda folder: os.mkfifo(folder / "mlflow.yaml"),
+    ),
     bad("run --config /dev/zero", "/dev/zero", "1,000,000 characters", "right file?"),
     mlflow_file("tracking_url: x", "'tracking_url'", "Did you mean 'tracking_uri'?"),
     mlflow_file("tracking_uri: 3", "tracking-uri is 3", "valid string"),
@@ -411,6 +422,15 @@ DATA = [
         make=lambda folder: (
             (folder / "pets/ant").mkdir(parents=True),
             Image.new("1", (4097, 4097)).save(folder / "pets/ant/1.png"),
+        ),
+    ),
+    bad(
+        "run --data pipes",
+        *("pipes/x.npy", "a pipe, a socket or a device", "into a file"),
+        make=lambda folder: (
+            (folder / "pipes").mkdir(),
+            os.mkfifo(folder / "pipes/x.npy"),
+            np.save(folder / "pipes/y.npy", np.arange(40) % 2),
         ),
     ),
     bad("data describe own.npz", "data set", "'own.npz'", "Or give the path"),

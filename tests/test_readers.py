@@ -995,3 +995,17 @@ def test_what_is_neither_file_nor_folder_is_not_waited_for(tmp_path: Path) -> No
     write_pictures(tmp_path / "own", small_arrays()["x_train"], LABELS)
     os.mkfifo(tmp_path / "own" / "ant" / "pipe.png")
     assert len(read(tmp_path / "own").images) == 45
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "png", "jpg", "bmp"])
+def test_a_pipe_in_place_of_images_to_classify_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    os.mkfifo(tmp_path / f"pipe.{kind}")
+    with pytest.raises(DataError, match=rf"pipe\.{kind}: a pipe.*Copy what it gives into a file"):
+        read_batch(tmp_path / f"pipe.{kind}", (4, 4, 1))
+
+
+def test_a_link_to_a_file_is_read_as_that_file(tmp_path: Path) -> None:
+    write_npy(tmp_path, small_arrays())
+    (tmp_path / "x_train.npy").rename(tmp_path / "elsewhere")
+    (tmp_path / "x_train.npy").symlink_to("elsewhere")
+    assert len(read(tmp_path).images) == 45
