@@ -15,7 +15,7 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -46,9 +46,13 @@ MAX_COLUMNS = 200_000
 MAX_EQUAL_NAMES = 1_000
 """Of columns; pandas gives them others, in time that grows with the square of their number."""
 MAX_CSV_HEADER = 8_000_000
-"""Characters of its first line."""
-CELLS_AT_ONCE = 4_000_000
-"""Of CSV: pandas takes some 25 bytes for each while it reads them."""
+"""Characters of its first line; of any, where there are many columns."""
+MANY_COLUMNS = 10_000
+"""Of CSV: pandas takes kilobytes for each, if it holds text."""
+CELLS_AT_ONCE = 2_000_000
+"""Of CSV: pandas takes some 25 bytes for each while it reads them, or 40 where they are text."""
+ROWS_AT_ONCE = 20
+"""Of CSV, at least: where there are many columns, a row costs pandas little beside them."""
 FORMATS = (
     "an .npz, .npy or .csv file, or a folder with IDX files, .npy files, train.csv, or a folder "
     "of PNG or JPEG pictures for each class"
@@ -382,7 +386,7 @@ def _read_csv(path: Path, label_column: str | None) -> RawData:
     names = _column_names(train)
     column = _label_column(train, names, label_column)
     pixels = [name for name in names if name != column]
-    arrays = [_pixels(train, pixels), _labels(train, names.index(column))]
+    arrays = [_pixels(train, names, pixels), _labels(train, names.index(column))]
     if test.is_file():
         names = _column_names(test)
         if column not in names:
@@ -392,7 +396,7 @@ def _read_csv(path: Path, label_column: str | None) -> RawData:
             )
         if set(names) != {*pixels, column}:
             raise DataError(f"{test}: its columns are not those of {train}; both need the same.")
-        arrays += [_pixels(test, pixels), _labels(test, names.index(column))]
+        arrays += [_pixels(test, names, pixels), _labels(test, names.index(column))]
     return _raw(arrays)
 
 
@@ -476,15 +480,25 @@ def _labels(path: Path, position: int) -> NDArray[Any]:
     return labels.astype(str)
 
 
-def _pixels(path: Path, columns: list[str]) -> NDArray[Any]:
-    """The pixels as (n, columns): uint8 where all are whole numbers from 0 to 255."""
+def _pixels(path: Path, names: Sequence[str], wanted: Sequence[str]) -> NDArray[Any]:
+    """The pixels as (n, wanted): uint8 where all are whole numbers from 0 to 255.
+
+    Args:
+        path: of the file.
+        names: of its columns.
+        wanted: those that hold pixels, in the order that they are to have; all but one.
+    """
+    places = {name: place for place, name in enumerate(names)}
+    order = [places[name] for name in wanted]
     parts: list[NDArray[Any]] = []
+    if len(names) > MANY_COLUMNS:
+        _check_rows(path, names, set(order))
     with (
         _open_csv(path) as read_csv,
-        read_csv(chunksize=max(1, CELLS_AT_ONCE // (len(columns) + 1))) as tables,
+        read_csv(chunksize=max(ROWS_AT_ONCE, CELLS_AT_ONCE // len(names))) as tables,
     ):
         for table in tables:
-            part = _pixels_of(path, table, columns, sum(map(len, parts)))
+            part = _pixels_of(path, table, order, sum(map(len, parts)))
             parts.append(part)
             widest = max(part.itemsize for part in parts)
             check_size(path, sum(part.size for part in parts) * widest)
@@ -493,18 +507,45 @@ def _pixels(path: Path, columns: list[str]) -> NDArray[Any]:
     return np.concatenate(parts)
 
 
-def _pixels_of(path: Path, table: pd.DataFrame, columns: list[str], before: int) -> NDArray[Any]:
-    """The pixels of some rows of a file, `before` which there were so many."""
+def _check_rows(path: Path, names: Sequence[str], order: Container[int]) -> None:
+    """Refuses what would give pandas columns of text: a row too short, or a word in it."""
+    with readable(path), path.open(encoding="utf-8", newline="") as file:
+        lines = iter(lambda: file.readline(MAX_CSV_HEADER), "")
+        rows = (row for row in csv.reader(lines) if any(map(str.strip, row)))
+        next(rows, None)
+        for number, row in enumerate(rows, 1):
+            cells = row + [""] * (len(names) - len(row))
+            for place, cell in enumerate(cells[: len(names)]):
+                if place in order and not _is_number(cell):
+                    raise _no_number(path, number, names[place], cell)
+
+
+def _is_number(cell: str) -> bool:
+    """Whether pandas may take it for one, as it does yes and no."""
+    try:
+        float(cell)
+    except ValueError:
+        return cell.strip().lower() in ("true", "false")
+    return True
+
+
+def _pixels_of(path: Path, table: pd.DataFrame, order: list[int], before: int) -> NDArray[Any]:
+    """The pixels of some rows of a file, `before` which there were so many; changes the table."""
     import pandas as pd
 
-    numbers = table[columns].copy()
-    for name in (name for name in columns if table[name].dtype.kind not in "biuf"):
-        numbers[name] = pd.to_numeric(table[name], errors="coerce")
-        wrong = np.flatnonzero(numbers[name].isna())
+    [label] = set(range(table.shape[1])) - set(order)
+    table.isetitem(label, 0)
+    # Each access to a column takes kilobytes, so that only those of text are looked at.
+    kinds = [dtype.kind for dtype in table.dtypes]
+    for place in (place for place in order if kinds[place] not in "biuf"):
+        texts = table.iloc[:, place]
+        numbers = pd.to_numeric(texts, errors="coerce")
+        wrong = np.flatnonzero(numbers.isna())
         if len(wrong):
-            value = str(table[name].iloc[wrong[0]])
+            name, value = str(table.columns[place]), str(texts.iloc[wrong[0]])
             raise _no_number(path, before + int(wrong[0]) + 1, name, value)
-    pixels = numbers.to_numpy(dtype=np.float64)
+        table.isetitem(place, numbers.to_numpy())
+    pixels = table.to_numpy(dtype=np.float64)[:, order]
     if pixels.size and pixels.min() >= 0 and pixels.max() <= 255:
         whole = pixels.astype(np.uint8)
         if np.array_equal(whole, pixels):

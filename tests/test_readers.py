@@ -323,6 +323,50 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path: Path) -> Non
 # Pictures
 
 
+WIDTH = 10_007
+
+
+def wide_csv(*rows: list[str], label: int = 5) -> str:
+    names = [f"p{n}" for n in range(WIDTH)]
+    names.insert(label, "label")
+    return "\n\n".join(",".join(row) for row in (names, *rows)) + "\n"
+
+
+def test_many_columns_are_read_as_few_are(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (45, WIDTH))
+    words = np.repeat(["ant", "bee", ""], 15)
+    rows = [
+        [*map(str, row[:5]), word, *map(str, row[5:])]
+        for row, word in zip(pixels, words, strict=True)
+    ]
+    rows[7][9], pixels[7, 8] = " 1e2 ", 100
+    for row in rows:
+        row[8] = "True"
+    pixels[:, 7] = 1
+    (tmp_path / "own.csv").write_text(wide_csv(*rows))
+    found = read(tmp_path / "own.csv")
+    np.testing.assert_array_equal(found.images, pixels)
+    assert found.labels.tolist() == words.tolist()
+    assert found.images.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row[:-3], r"row 3, column 'p10004' holds ''"),
+        (lambda row: [*row[:2], "a", *row[3:]], r"row 3, column 'p2' holds 'a'"),
+        (lambda row: [*row, "a"], "damaged or truncated"),
+    ],
+)
+def test_a_row_of_many_columns_that_is_wrong_is_refused_by_its_place(
+    tmp_path: Path, change: Callable[[list[str]], list[str]], said: str
+) -> None:
+    row = ["0"] * (WIDTH + 1)
+    (tmp_path / "own.csv").write_text(wide_csv(row, row, change(row)))
+    with pytest.raises(DataError, match=rf"own\.csv: {said}"):
+        read(tmp_path / "own.csv")
+
+
 @pytest.mark.parametrize("kind", ["png", "PNG", "jpg", "jpeg", "JPG"])
 def test_pictures_of_every_suffix_are_read(tmp_path: Path, kind: str) -> None:
     # Of one grey each, so that JPEG loses nothing.

@@ -177,6 +177,14 @@ def bombs(folder: Path) -> Iterator[Path]:
         start, end = picture.index(b"IDAT") - 4, picture.index(b"IEND") - 4
         path.write_bytes(picture[:start] + chunk + picture[end:])
         yield folder / f"png-{name}"
+    width = 256 * 256 * 3
+    head = ",".join(["label", *(f"p{n}" for n in range(width))]) + "\n1" + ",5" * width + "\n"
+    for name, rows in (
+        ("rows-short-later", "1\n" * 60),
+        ("words", ("1" + ",a" * width + "\n") * 20),
+    ):
+        (folder / f"{name}.csv").write_text(head + rows)
+        yield folder / f"{name}.csv"
     for name, columns in (
         ("equal-names", ["p"] * 100_000),
         ("short-rows", [f"p{n}" for n in range(100_000)]),
