@@ -90,6 +90,7 @@ OUTCOME: Mapping[str, Any] = {
     "champion": dict | None,
     "costs": dict | None,
     "importances": dict | None,
+    "refused": dict.fromkeys(("resume_with", "champion_id"), str),
     "verdict": {
         "sentence": str,
         "tested": {"accuracy": {}, "measures": {}, "recalls": list},
