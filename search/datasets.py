@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from search.credentials import PROXIES, without_secrets
 from search.readers import IDX_NAMES, RawData, find_idx, read_idx_folder, read_npz
 from search.records import DataError
 
@@ -113,7 +114,7 @@ def _from_keras(name: str) -> Path:
             check=True,
             capture_output=True,
             timeout=DOWNLOAD_SECONDS,
-            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            env=without_secrets(PROXIES) | {"TF_CPP_MIN_LOG_LEVEL": "3"},
         )
     except (subprocess.SubprocessError, OSError):
         found = None

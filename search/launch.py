@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from search.credentials import without_secrets
 from search.data import LoadedData, load
 from search.delivery import make_tracker
 from search.folder import find_study, has_ledger, open_ledger, study_path
@@ -385,6 +386,7 @@ def _git(folder: Path, *words: str) -> str:
             capture_output=True,
             text=True,
             timeout=10,
+            env=without_secrets(),
         )
     except (OSError, subprocess.SubprocessError):
         return ""

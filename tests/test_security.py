@@ -25,12 +25,13 @@ from urllib.parse import quote
 import psutil
 import pytest
 
-from search import cli, folder
+from search import cli, folder, launch
 from search.canvas import new_figure
 from search.credentials import hidden, holds_password, is_secret, masked
+from search.data import load
 from search.escaping import as_file_name, readable
 from search.gallery import draw_varied
-from search.records import ConfigError
+from search.records import ConfigError, DataError
 from search.settings import load_settings, load_tracking
 from search.tables import Format, errors, print_rows, say, tell
 from search.tuning import join_cluster
@@ -52,11 +53,28 @@ SECRETS = {
     "GOOGLE_APPLICATION_CREDENTIALS": "x",
     "PGPASSWORD": "x",
     "OPENAI_API_KEY": "x",
+    **dict.fromkeys(
+        (
+            *("MYSQL_PWD", "DB_PWD", "DB_PW", "KAGGLE_KEY", "AZURE_STORAGE_KEY", "ENCRYPTION_KEY"),
+            *("GITHUB_PAT", "REDISCLI_AUTH", "DOCKER_AUTH_CONFIG", "AZURE_SAS", "GOOGLE_CREDS"),
+            *("SENTRY_DSN", "PGDSN", "SLACK_WEBHOOK", "SLACK_WEBHOOK_URL", "CI_JOB_JWT", "my_key"),
+        ),
+        "x",
+    ),
     "https_proxy": "http://me:x@proxy:3128",
     "SOME_STORE": "postgresql://host/db?password=x",
 }
 NEEDED = {
     "PATH": "/usr/bin",
+    "PWD": "/home/me",
+    "OLDPWD": "/home",
+    "SSH_AUTH_SOCK": "/tmp/agent",
+    "XAUTHORITY": "/home/me/.Xauthority",
+    "PYTHONPATH": "/home/me",
+    "CUDA_VISIBLE_DEVICES": "0",
+    "RAY_AUTH_MODE": "token",
+    "RAY_enable_cluster_auth": "1",
+    "RAY_TLS_SERVER_KEY": "/etc/ray/key.pem",
     "RAY_AUTH_TOKEN": "x",
     "RAY_AUTH_TOKEN_PATH": "x",
     "RAY_ADDRESS": "127.0.0.1:6379",
@@ -84,6 +102,40 @@ def test_secrets_are_out_of_the_environment_while_they_are_hidden_and_back_after
         if fails:
             raise KeyError
     assert dict(os.environ) == before
+
+
+def test_a_download_has_no_secrets_but_the_way_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (SECRETS | NEEDED | {"KERAS_HOME": str(tmp_path)}).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", "/usr/bin")
+    given: list[Mapping[str, str]] = []
+
+    def download(*_: object, env: Mapping[str, str], **__: object) -> None:
+        given.append(env)
+        raise FileNotFoundError
+
+    monkeypatch.setattr(subprocess, "run", download)
+    with pytest.raises(DataError, match="Keras could not download it"):
+        load("mnist", None, 0)
+    assert SECRETS.keys() & given[0].keys() == {"https_proxy"}
+    assert given[0].items() >= NEEDED.items()
+
+
+def test_git_has_no_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a repository's own settings name, such as fsmonitor, it runs."""
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+    program = tmp_path / "bin" / "git"
+    program.parent.mkdir()
+    program.write_text(f"#!/bin/sh\nenv > {tmp_path}/seen\necho 0123\n")
+    program.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{program.parent}:/usr/bin:/bin")
+    assert launch._git(tmp_path, "rev-parse", "HEAD") == "0123"
+    seen = {line.partition("=")[0] for line in (tmp_path / "seen").read_text().splitlines()}
+    assert SECRETS.keys() & seen == set()
+    assert "PATH" in seen
 
 
 def test_tune_does_not_hand_on_what_is_secret() -> None:
