@@ -53,6 +53,9 @@ ENVIRONMENT_URI = os.environ.get("MLFLOW_TRACKING_URI")
 STUDY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 MAX_YAML = 1_000_000
 """Characters of a file of settings."""
+MAX_NUMBER = 1_000
+"""Characters of a number in it."""
+_NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 MAX_TRIALS = 1_000_000
 FINALISTS = 4
 GROWING = ("finalists", "confirm_seeds")
@@ -281,6 +284,9 @@ class _Loader(yaml.SafeLoader):
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
+            # Numbers of base 60, as in 1:30, take time that grows with the square of their length.
+            if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER:
+                raise ValueError
             return super().construct_object(node, deep)
         except (yaml.YAMLError, RecursionError):
             raise

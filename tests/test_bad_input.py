@@ -228,6 +228,8 @@ YAML = [
         }.items()
     ),
     config("trials: !!int {=: ''}", "study.yaml", "this is no !!int", "Expected `name: value`"),
+    config(f"trials: {'1:' * 400_000}1", "study.yaml", "is no !!int", "Expected `name: value`"),
+    config(f"max_gap: {'1:' * 400_000}1.5", "study.yaml", "is no !!float", "Expected `name: val"),
     config("max-epochs: 9\nmax_epochs: 8", "study.yaml", "'max_epochs'", "keep one of them"),
     config("a: &a [x]\nb: [*a, *a]", "study.yaml", "*a is an alias", "write out"),
     config(f"study: {'n' * 2_000_000}", "study.yaml", "1,000,000 characters", "right file?"),

@@ -287,6 +287,23 @@ def test_a_file_of_any_bytes_gives_a_mapping_or_a_config_error(content: bytes | 
     assert not message or message.startswith(f"{file}: ")
 
 
+TAGS = ("int", "float", "bool", "null", "timestamp", "binary", "omap", "pairs", "set", "seq", "map")
+
+
+@quick
+@given(
+    st.sampled_from([*TAGS, "str", "python/none"]),
+    st.sampled_from(["''", "[[a]]", "{=: ''}", "{? [a] : b}", "-", "0x", "1:", "2001-02-30"])
+    | st.text("0123456789:-._+xbeTZ", min_size=1, max_size=12),
+)
+def test_a_value_of_any_tag_gives_a_mapping_or_a_config_error(tag: str, value: str) -> None:
+    with empty_folder() as folder:
+        file = folder / "study.yaml"
+        file.write_text(f"trials: !!{tag} {value}\n", encoding="utf-8")
+        message = complaint(lambda: read_mapping(file), ConfigError)
+    assert not message or message.startswith(f"{file}: not valid YAML")
+
+
 @quick
 @given(st.dictionaries(keys, values, max_size=3), st.none() | st.text(max_size=9))
 def test_a_study_that_goes_on_has_settings_or_a_config_error(
