@@ -93,11 +93,11 @@ OUTCOME: Mapping[str, Any] = {
     "refused": dict.fromkeys(("resume_with", "champion_id"), str),
     "verdict": {
         "sentence": str,
-        "tested": {"accuracy": {}, "measures": {}, "recalls": list},
-        "contests": list,
+        "tested": {"accuracy": {}, "measures": {}, "recalls": [dict]},
+        "contests": [dict],
     },
 }
-"""Of what kind the values in a cell are, as far as something is made of them."""
+"""Of what kind the values in a cell are, as far as something is made of them; `[kind]`: a list."""
 ADAPTERS: dict[type, TypeAdapter[Any]] = {
     kind: TypeAdapter(kind) for kind in (EpochReport, TrialTotals, Measures, Costs, Latency)
 }
@@ -858,7 +858,8 @@ def _shaped(values: dict[str, Any], shape: Mapping[str, Any], column: str, study
     for key in shape.keys() & values.keys():
         value, kind = values[key], shape[key]
         nested = isinstance(kind, Mapping)
-        if not isinstance(value, dict if nested else kind):
+        fits = isinstance(value, dict if nested else list if isinstance(kind, list) else kind)
+        if not fits or (isinstance(kind, list) and not all(isinstance(v, kind[0]) for v in value)):
             raise ValueError(f"{key} is {json.dumps(value)[:80]}")
         if nested:
             told[key] = _shaped(value, kind, column, study)

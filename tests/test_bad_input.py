@@ -698,6 +698,7 @@ CELLS = {
     "outcome": (
         *("[1]", '{"verdict": 1}', '{"verdict": {"sentence": 1}}', '{"champion": [1]}'),
         *('{"verdict": {"tested": {"accuracy": 1}}}', '{"verdict": {"contests": 1}}'),
+        *('{"verdict": {"contests": [1]}}', '{"verdict": {"tested": {"recalls": [1]}}}'),
         *('{"verdict": null}', '{"summary": {}}', '{"trial": "1"}'),
     ),
 }
