@@ -1,8 +1,8 @@
 from __future__ import annotations
 
+import copy
 import json
 import math
-import pickle
 import sqlite3
 import subprocess
 import sys
@@ -1003,4 +1003,4 @@ def test_what_a_study_lacks_is_no_damage_until_it_is_needed(ledger: Ledger) -> N
     assert (record.facts, record.facts.get("data")) == ({"seed": 0}, None)
     with pytest.raises(LedgerError, match=f"facts of study {STUDY} lacks 'data'.*Put back a copy"):
         record.facts["data"]
-    assert pickle.loads(pickle.dumps(record)) == record
+    assert copy.deepcopy(record) == record
