@@ -268,10 +268,10 @@ def resume(
     trial_timeout: TrialTimeoutFlag = None,
     time_budget: TimeBudgetFlag = None,
     finalists: Annotated[
-        int | None, typer.Option(help="More to confirm, or any of a search only. [as before]")
+        str | None, typer.Option(help="To confirm in all, or more: +2. [as before]")
     ] = None,
     confirm_seeds: Annotated[
-        int | None, typer.Option(help="More fresh seeds of each. [as before]")
+        str | None, typer.Option(help="Of each in all, or more: +8. [as before]")
     ] = None,
     address: Annotated[str | None, typer.Option(help="A Ray cluster. [as before]")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Folder with the data's files.")] = None,
@@ -544,6 +544,8 @@ def _way_on(ledger: Ledger, record: StudyRecord) -> str:
     if (record.outcome or {}).get("cut"):
         is_searching = False
     what = f"search of {planned} trials" if is_searching else "confirmation and verdict"
+    if "verdict" in (record.outcome or {}) and not is_searching:
+        what = "figures and report, or whatever was left of it"
     return f"{gone}`podium resume {record.name}` goes on with its {what}."
 
 

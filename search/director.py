@@ -749,25 +749,13 @@ class StudyDirector:
     def _next_examination(self) -> Examination | None:
         if not self._is_confirmed() or not self._timed:
             return None
-        champion = self.champion
-        candidates = confirmed_candidates(
-            self._ledger.trials(self._name),
-            self._baseline.config_id,
-            champion.config.config_id if champion and champion.config else "",
-            self._ledger.costs(self._name),
-        )
-        # Finalists of an earlier choice may have lost theirs: they could not be shipped.
-        candidates = [c for c in candidates if c.config.config_id in self._models]
         try:
-            made = explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
+            made = self._recommend()
         except ConstraintsUnmet as refusal:
             # All that was trained stands, and the test split stays locked.
             refusal.left_out = left_out(self._ledger.trials(self._name))
             self.refusal, self._finished = refusal, True
-            refused = {
-                "resume_with": loosened(refusal),
-                "champion_id": champion.config.config_id if champion and champion.config else "",
-            }
+            refused = {"resume_with": loosened(refusal), "champion_id": self._champion_id}
             self._ledger.set_outcome(self._name, {**self._told(), "refused": refused})
             return None
         except StudyFailed as error:
@@ -783,7 +771,7 @@ class StudyDirector:
             left_out=left_out(self._ledger.trials(self._name)),
         )
         self.progress.phase = "verdict"
-        winner = made.winner.config.config_id
+        champion, winner = self.champion, made.winner.config.config_id
         images, self._test_labels = self._data.test.open(
             self._name, self._reason_to_open(winner), self._now_ms(), self._record_opening
         )
@@ -800,6 +788,36 @@ class StudyDirector:
             dispensable=("champion",),
             requirements=self._requirements,
         )
+
+    def _recommend(self) -> Recommendation:
+        """The choice; a model that is the champion itself is compared with what was that before.
+
+        Raises:
+            StudyFailed: nothing can be recommended.
+        """
+        made = self._chosen()
+        champion, shipped = self.champion, self._models[made.winner.config.config_id].job
+        own = champion is not None and champion.study == self._name
+        if champion is not None and own and champion.trial == shipped.number:
+            self.champion = champion.before
+            made = self._chosen()
+        return made
+
+    def _chosen(self) -> Recommendation:
+        candidates = confirmed_candidates(
+            self._ledger.trials(self._name),
+            self._baseline.config_id,
+            self._champion_id,
+            self._ledger.costs(self._name),
+        )
+        # Finalists of an earlier choice may have lost theirs: they could not be shipped.
+        candidates = [c for c in candidates if c.config.config_id in self._models]
+        return explained(candidates, self._settings.criteria, VALIDATION_FRACTION)
+
+    @property
+    def _champion_id(self) -> str:
+        champion = self.champion
+        return champion.config.config_id if champion and champion.config else ""
 
     def _reason_to_open(self, winner: str) -> str:
         """Another decision, after more trials, is another look; what was told already is none."""

@@ -134,7 +134,7 @@ def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
     """
     before = stored_settings(f"study {record.name}", record.settings)
     more = settings.trials > before.trials
-    confirms_more = any(getattr(settings, f) > getattr(before, f) for f in GROWING)
+    has_more = any(getattr(settings, name) > getattr(before, name) for name in GROWING)
     cut_at = _cut_at_budget(record)
     has_time = cut_at is not None and (settings.time_budget or math.inf) > cut_at
     if more and cut_at is not None and not has_time:
@@ -143,7 +143,7 @@ def check_not_ended(record: StudyRecord, settings: StudySettings) -> None:
             f"would be begun. `podium resume {record.name} --trials {settings.trials} "
             f"--time-budget {2 * cut_at:g}` gives it more of both."
         )
-    if record.state is State.COMPLETED and not (more or has_time or confirms_more):
+    if record.state is State.COMPLETED and not (has_more or has_time):
         raise ConfigError(_ended(record))
 
 
@@ -179,13 +179,16 @@ def _check_proposals_are_known(name: str) -> None:
 def _ended(record: StudyRecord) -> str:
     cut_at, resume = _cut_at_budget(record), f"`podium resume {record.name}"
     ended = f"Study {record.name} has ended."
-    if not stored_settings(f"study {record.name}", record.settings).finalists:
+    confirms = stored_settings(f"study {record.name}", record.settings).finalists > 0
+    if not confirms:
         ended += f" {resume} --finalists {FINALISTS}` confirms its best trials."
     if cut_at is not None:
         return (
             f"{ended} {resume} --time-budget {2 * cut_at:g}` gives it more time for the trials "
             "that it did not come to."
         )
+    if confirms:
+        ended += f" {resume} --confirm-seeds +8` gives it eight more seeds."
     return f"{ended} {resume} --trials +50` gives it 50 more trials."
 
 

@@ -752,12 +752,16 @@ class Champion(StudyVersion):
         space: that of the study that it came from, as `SpaceSource.identity` has it.
         test_fingerprint: of the test split that it was judged on.
         model: its `.keras` file; None where it could not be read.
+        trial: of the study, that trained it; None where that is not known.
+        before: what the study that it came from was compared with, where that asks once more.
     """
 
     config: TrialConfig | None
     space: str
     test_fingerprint: str
     model: bytes | None
+    trial: int | None = None
+    before: Champion | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -468,8 +468,13 @@ def find_champion(client: MlflowClient, name: str) -> Champion | None:
     model = find_model(client, name)
     if model is None or CHAMPION not in model.aliases:
         return None
-    version = str(model.aliases[CHAMPION])
+    return read_champion(client, name, str(model.aliases[CHAMPION]))
+
+
+def read_champion(client: MlflowClient, name: str, version: str) -> Champion:
+    """A version that is the champion, or was; arguments as of `find_champion`."""
     tags = client.get_model_version(name, version).tags
+    trial = tags.get("podium.trial", "")
     return Champion(
         name=name,
         version=version,
@@ -478,6 +483,7 @@ def find_champion(client: MlflowClient, name: str) -> Champion | None:
         space=tags.get("podium.space", ""),
         test_fingerprint=tags.get("podium.test_fingerprint", ""),
         model=_model_file(f"models:/{name}/{version}"),
+        trial=int(trial) if trial.isdecimal() else None,
     )
 
 

@@ -103,7 +103,8 @@ def _more_runs(made: Recommendation, validation_fraction: float) -> list[str]:
         else:
             sentences.append(
                 f"If {seen} is real, about {needed} seeds instead of {seeds} "
-                f"would show it (`podium resume` with `--confirm-seeds {needed}` trains them)."
+                f"would show it (`podium resume` with `--confirm-seeds {needed}` trains them; "
+                "another model that comes of it is another look at the test split)."
             )
     return sentences
 

@@ -58,8 +58,8 @@ MAX_NUMBER = 1_000
 _NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 MAX_TRIALS = 1_000_000
 FINALISTS = 4
-GROWING = ("finalists", "confirm_seeds")
-"""Settings of the confirmation that a study may have more of when it is resumed."""
+GROWING = frozenset({"trials", "finalists", "confirm_seeds"})
+"""What a study may have more of when it is resumed."""
 SHOWN = 100
 """Characters of a wrong value that a message repeats."""
 
@@ -488,7 +488,8 @@ def settings_again(
     Args:
         stored: as the ledger has them.
         tracking: in place of the stored one, which lacks the password.
-        flags: of `podium resume`; None: as before. `trials` may be "+50": so many more.
+        flags: of `podium resume`; None: as before. `trials`, `finalists` and `confirm_seeds` may be
+            "+50": so many more.
 
     Raises:
         ConfigError: an impossible value, fewer trials, finalists or seeds than there were, or a
@@ -503,23 +504,26 @@ def settings_again(
         )
     typed = {name: value for name, value in flags.items() if value is not None}
     begun_with = stored_settings("this study", stored)
-    before = begun_with.trials
-    trials = str(typed.pop("trials", before))
-    if not re.fullmatch(r"\+?\d{1,7}", trials):
-        raise ConfigError(f"--trials {trials}: expected a number, or +50 for fifty more.")
-    total = int(trials) + (before if trials.startswith("+") else 0)
+    for name in GROWING & typed.keys():
+        typed[name] = _grown(name, str(typed[name]), getattr(begun_with, name))
+    return _validated(StudySettings, {**stored, **typed, "tracking": tracking}, lambda _: "")
+
+
+def _grown(name: str, typed: str, before: int) -> int:
+    """How many there are to be in all.
+
+    Raises:
+        ConfigError: it is no number, or fewer than there were.
+    """
+    flag = f"--{name.replace('_', '-')} {typed}"
+    if not re.fullmatch(r"\+?\d{1,7}", typed):
+        raise ConfigError(f"{flag}: expected a number, or +50 for fifty more.")
+    total = int(typed) + (before if typed.startswith("+") else 0)
     if total < before:
         raise ConfigError(
-            f"--trials {trials}: the study has {before} already; +{trials} would be as many more."
+            f"{flag}: the study has {before} already; +{typed} would be as many more."
         )
-    values = {**stored, **typed, "trials": total, "tracking": tracking}
-    settings = _validated(StudySettings, values, lambda _: "")
-    for field in GROWING:
-        had, has = getattr(begun_with, field), getattr(settings, field)
-        if has < had:
-            flag = f"--{field.replace('_', '-')} {has}"
-            raise ConfigError(f"{flag}: the study has {had} already, and takes no fewer.")
-    return settings
+    return total
 
 
 def stored_settings(study: str, stored: Mapping[str, Any]) -> StudySettings:

@@ -36,7 +36,7 @@ from search.records import (
     Verdict,
     one_line,
 )
-from search.registry import RegisteredModel, find_champion, unpack
+from search.registry import RegisteredModel, find_champion, read_champion, unpack
 from search.report import ReportContent, write_report
 from search.sampler import Sampler
 from search.scheduler import make_scheduler
@@ -134,7 +134,7 @@ def _run_locked(launch: Launch, view: View, *, again: bool) -> Outcome:
         else:
             facts = study_facts(launch, launch.space.baseline_config())
         tracker = begin(launch, facts, ledger, {}, again=again)
-        champion = _ChampionLookup(launch, tracker)
+        champion = _ChampionLookup(launch, tracker, find_study(ledger, name).outcome or {})
         director = StudyDirector(
             name,
             settings,
@@ -223,8 +223,9 @@ def _tell_broken_off(ledger: Ledger, tracker: Tracker, error: BaseException) -> 
 class _ChampionLookup:
     """Finds the champion while the search goes on: in the tracker's thread, which knows MLflow."""
 
-    def __init__(self, launch: Launch, tracker: Tracker) -> None:
+    def __init__(self, launch: Launch, tracker: Tracker, outcome: Mapping[str, Any]) -> None:
         self._launch, self._tracker = launch, tracker
+        self._compared = outcome.get("champion") or {}
         self._found = threading.Event()
         self._champion: Champion | None = None
         self._trouble = ""
@@ -235,10 +236,25 @@ class _ChampionLookup:
         settings = self._launch.settings.tracking
         try:
             name = settings.model_name(self._launch.data.training.name)
-            self._champion = find_champion(client, name)
+            self._champion = self._with_predecessor(client, find_champion(client, name))
         except Exception as error:  # noqa: BLE001 - a study can do without
             self._trouble = f"it could not be looked up: {one_line(error)}"
         self._found.set()
+
+    def _with_predecessor(self, client: Any, champion: Champion | None) -> Champion | None:
+        """Where this study's own model is the champion: with whom it was compared for that."""
+        version = self._compared.get("version")
+        if champion is None or champion.study != self._launch.name or version is None:
+            return champion
+        if str(version) == champion.version:
+            return champion
+        before = read_champion(client, champion.name, str(version))
+        return replace(champion, before=self._buildable(before))
+
+    def _buildable(self, champion: Champion) -> Champion:
+        """Without its configuration where this study could not build that."""
+        builds = _builds(self._launch.space, champion)
+        return champion if builds else replace(champion, config=None)
 
     def result(self) -> tuple[Champion | None, str] | None:
         """The champion and what stands in the way of comparing with it.
@@ -254,9 +270,7 @@ class _ChampionLookup:
                 return None
             return None, "MLflow was not reached, so that it is not known whether there is one"
         champion = self._champion
-        if champion is not None and not _builds(self._launch.space, champion):
-            champion = replace(champion, config=None)
-        return champion, self._trouble
+        return self._buildable(champion) if champion is not None else None, self._trouble
 
 
 def _builds(space: Space, champion: Champion) -> bool:

@@ -161,7 +161,8 @@ def _headline(
     if not _surely(decisive):
         images = sum(map(sum, tested.measures.confusion))
         return (
-            f"{_subject(recommendation).capitalize()} is recommended, but {images:,} test images "
+            f"{_subject(recommendation).capitalize()} is recommended"
+            f"{_why_less_accurate(recommendation, decisive.rival)}, but {images:,} test images "
             f"do not tell it from the {decisive.rival}: it gets {ours} of them right, against "
             f"{theirs}{aside}."
         )
@@ -172,6 +173,20 @@ def _headline(
             f"{theirs}{aside}."
         )
     return f"Ship {_subject(recommendation)}: it gets {right}, against {theirs}."
+
+
+def _why_less_accurate(recommendation: Recommendation, rival: str) -> str:
+    """What speaks for it, where it was less accurate than its rival in the repeated runs."""
+    winner = recommendation.winner
+    known = (r.candidate for r in recommendation.ranked)
+    other = next(
+        (c for c in known if (c.is_champion if rival == "champion" else c.is_baseline)), None
+    )
+    if other is None or other.mean <= winner.mean:
+        return ""
+    if winner.parameters < other.parameters:
+        return " because it is smaller"
+    return f" by the rule {recommendation.policy}"
 
 
 def _subject(recommendation: Recommendation) -> str:

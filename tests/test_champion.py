@@ -151,13 +151,43 @@ class Quiet:
     on_reached: Any = None
 
 
-def make_lookup(tracker: Any) -> _ChampionLookup:
+def make_lookup(tracker: Any, outcome: dict[str, Any] | None = None) -> _ChampionLookup:
     launch = SimpleNamespace(
+        name="own",
         settings=SimpleNamespace(tracking=TrackingSettings()),
         data=SimpleNamespace(training=SimpleNamespace(name="digits")),
         space=open_space(find_space("mlp")),
     )
-    return _ChampionLookup(launch, tracker)  # type: ignore[arg-type]
+    return _ChampionLookup(launch, tracker, outcome or {})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("study", "compared", "expected"),
+    [
+        ("own", {"version": "1"}, "1"),
+        ("own", {"version": "3"}, None),
+        ("own", None, None),
+        ("other", {"version": "1"}, None),
+    ],
+)
+def test_a_study_whose_own_model_is_the_champion_finds_what_that_was_compared_with(
+    monkeypatch: pytest.MonkeyPatch,
+    study: str,
+    compared: dict[str, str] | None,
+    expected: str | None,
+) -> None:
+    tracker = Quiet()
+    lookup = make_lookup(tracker, {"champion": compared})
+    known = make_champion(version="3", study=study)
+    monkeypatch.setattr("search.study.find_champion", lambda *_: known)
+    earlier = {"1": make_champion()}
+    monkeypatch.setattr("search.study.read_champion", lambda _, __, version: earlier[version])
+    tracker.on_reached(SimpleNamespace())
+    found, trouble = lookup.result() or (None, "not yet")
+    assert trouble == ""
+    assert found is not None
+    assert found.version == "3"
+    assert (found.before.version if found.before else None) == expected
 
 
 def test_a_study_goes_on_without_a_champion_where_mlflow_is_away() -> None:

@@ -104,6 +104,9 @@ def test_status_tells_that_a_study_goes_on_with_its_confirmation(
     ledger.end_trial("s", 0, State.STOPPED, 1)
     assert _call(monkeypatch, "status s") == 0
     assert "goes on with its confirmation and verdict" in capsys.readouterr().out
+    ledger.set_outcome("s", {"verdict": {"sentence": "Ship b."}})
+    assert _call(monkeypatch, "status s") == 0
+    assert "goes on with its figures and report" in capsys.readouterr().out
 
 
 def test_status_shows_what_a_study_had_found_before_it_failed(

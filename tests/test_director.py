@@ -1210,6 +1210,44 @@ def test_every_other_champion_is_another_look_and_the_same_one_is_not(
     assert [o.reason for o in ledger.openings()] == [VERDICT, *against]
 
 
+@pytest.mark.parametrize("had_one", [True, False])
+def test_a_study_is_not_compared_with_its_own_model(
+    make: Make, data: LoadedData, ledger: Ledger, had_one: bool
+) -> None:
+    """It may be promoted before a study that was interrupted after its verdict goes on."""
+    store, earlier = MemoryStore(), _make_champion(data) if had_one else None
+    first = make(store=store, champion=earlier)
+    _run(first, data, _accuracy)
+    told = _outcome(ledger)
+    own = _make_champion(
+        data,
+        version="4",
+        study="s",
+        config=next(t.config for t in ledger.trials("s") if t.number == told["trial"]),
+        trial=told["trial"],
+        before=earlier,
+    )
+    resumed = make(store=store, again=True, champion=own)
+    resumed.restore()
+    assert _run(resumed, data, _accuracy) == []
+    assert _outcome(ledger) == told
+    assert resumed.verdict == first.verdict
+    assert [o.reason for o in ledger.openings()] == [VERDICT]
+
+
+def test_another_model_of_a_study_is_compared_with_the_one_that_is_champion(
+    make: Make, data: LoadedData, ledger: Ledger
+) -> None:
+    store = MemoryStore()
+    _run(make(store=store), data, lambda job: 0.5 + job.number / 1000)
+    own = _make_champion(data, study="s", trial=_outcome(ledger)["trial"])
+    longer = make(store=store, again=True, trials=9, champion=own)
+    longer.restore()
+    _run(longer, data, lambda job: 0.9 + job.number / 1000)
+    assert longer.champion == own
+    assert _outcome(ledger)["champion"]["version"] == own.version
+
+
 def test_a_second_look_that_was_interrupted_before_it_was_told_is_one_look(
     make: Make, data: LoadedData, ledger: Ledger
 ) -> None:

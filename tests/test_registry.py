@@ -20,6 +20,7 @@ from search.registry import (
     find_champion,
     model_names,
     read_card,
+    read_champion,
     registry,
     unpack,
 )
@@ -149,6 +150,8 @@ def test_a_champion_whose_files_or_configuration_are_gone_is_still_the_champion(
         file.unlink()
     champion = find_champion(store, name)
     assert champion == Champion(name, "1", "s", None, "mlp", "0123", None)
+    store.set_model_version_tag(name, "1", "podium.trial", "41")
+    assert read_champion(store, name, "1").trial == 41
 
 
 def test_there_is_no_champion_of_a_model_that_was_never_registered(

@@ -153,7 +153,8 @@ def test_how_many_seeds_would_tell_two_apart_is_told() -> None:
     found = changes(first, second)
     assert beginning("If", found) == [
         "If the difference from the baseline (2.000 points) is real, about 15 seeds instead of 3 "
-        "would show it (`podium resume` with `--confirm-seeds 15` trains them)."
+        "would show it (`podium resume` with `--confirm-seeds 15` trains them; another model that "
+        "comes of it is another look at the test split)."
     ]
 
 

@@ -577,3 +577,22 @@ def test_a_recommended_baseline_is_not_called_a_new_model() -> None:
         "The baseline is recommended, but 40 test images do not tell it from the champion: it gets "
         "95.00% of them right, against 97.50% of the champion."
     )
+
+
+@pytest.mark.parametrize(
+    ("policy", "champion_size", "why"),
+    [
+        ("one-standard-error", 9_000, " because it is smaller"),
+        ("smallest-gap", 10, " by the rule smallest-gap"),
+    ],
+)
+def test_what_was_less_accurate_than_the_champion_is_recommended_with_the_reason(
+    policy: str, champion_size: int, why: str
+) -> None:
+    champion = make_candidate([0.951, 0.96, 0.971], champion_size, gaps=0.04, is_champion=True)
+    winner = make_candidate([0.95, 0.96, 0.97], 700, units=9, gaps=0.01)
+    plain = make_candidate([0.90, 0.91, 0.92], 600, gaps=0.05, is_baseline=True)
+    made = make_recommendation(champion, winner, plain, policy=policy, correction="nadeau-bengio")
+    assert made.winner is winner
+    headline = judged({0, 1}, recommendation=made, champion_wrong=FEW).headline
+    assert headline.startswith(f"The new model is recommended{why}, but 40 test images do not tell")

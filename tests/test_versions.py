@@ -234,7 +234,11 @@ def test_a_study_may_have_more_finalists_and_seeds_but_no_fewer() -> None:
         settings_again(stored, TrackingSettings(), {"confirm_seeds": 4})
     assert settings_again(stored, TrackingSettings(), {"finalists": 3}).finalists == 3
     assert settings_again(stored, TrackingSettings(), {"finalists": None}).finalists == 2
-    with pytest.raises(ConfigError, match=r"--finalists 1: the study has 2 already"):
+    assert settings_again(stored, TrackingSettings(), {"finalists": "+3"}).finalists == 5
+    assert settings_again(stored, TrackingSettings(), {"confirm_seeds": "+3"}).confirm_seeds == 8
+    with pytest.raises(ConfigError, match=r"--finalists many: expected a number, or \+50"):
+        settings_again(stored, TrackingSettings(), {"finalists": "many"})
+    with pytest.raises(ConfigError, match=r"--finalists 1: the study has 2 already; \+1 would"):
         settings_again(stored, TrackingSettings(), {"finalists": 1})
     assert criteria_from(stored, {}) == StudySettings().criteria
 

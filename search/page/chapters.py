@@ -178,7 +178,8 @@ def _separation(recommendation: Recommendation) -> str:
     if allowed[0] is winner:
         return (
             f"In {runs} each, {called(winner)} was more accurate than every other candidate"
-            f"{limits}, over each with a probability of at least {percent(SEPARATED)}."
+            f"{limits}, over each with a probability of at least {percent(SEPARATED)} (one-sided; "
+            "intervals here are two-sided, and wider)."
         )
     return (
         f"In {runs} each, {called(winner)} was {points(allowed[0].mean - winner.mean)} less "
@@ -289,7 +290,11 @@ def _next_step(content: ReportContent) -> Iterator[Block]:
     else:
         favoured = content.verdict.speaks_for_it
         todo = "Next: make it the champion" if favoured else "To promote it all the same"
-        yield Text(f"{todo}; the conditions for that (in mlflow.yaml) hold:", command, "lead")
+        yield Text(
+            f"{todo}; the conditions for that (in mlflow.yaml) held when this page was made:",
+            command,
+            "lead",
+        )
 
 
 # The decision

@@ -183,8 +183,8 @@ def calibration(content: ReportContent) -> Iterator[Chapter]:
         error = content.verdict.tested.measures.calibration_error
         blocks.append(
             Text(
-                f"On the test split the expected calibration error is {share(error)}: so far, on "
-                "average over the images, is how sure the model is from how often it is right "
+                f"On the test split the expected calibration error is {share(error)}: by so much, "
+                "on average over the images, the model is surer, or less sure, than it is right "
                 "(15 bins, Guo et al. 2017)."
             )
         )
