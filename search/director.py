@@ -650,8 +650,10 @@ class StudyDirector:
         self.progress.confirm_total = self.progress.confirm_ended + len(waiting)
 
     def _confirmed(self) -> list[TrialConfig]:
-        """The configurations of which a run was confirmed so far."""
-        return list(dict.fromkeys(e.job.config for e in self._of_phase(Phase.CONFIRM)))
+        """The configurations whose confirmation was begun so far."""
+        ended = [e.job for e in self._of_phase(Phase.CONFIRM)]
+        runs = [*ended, *self._open.values(), *self._again]
+        return list(dict.fromkeys(job.config for job in runs if job.phase is Phase.CONFIRM))
 
     def _leaders(self) -> list[_Ended]:
         """The best trials so far, one for each configuration, as many as there are finalists."""
