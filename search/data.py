@@ -165,7 +165,7 @@ def load(
     known = name in DATASETS
     if not known and not os.path.exists(name):
         raise DataError(
-            f"Unknown data set {name!r}.{nearest(name, DATASETS)} "
+            f"Unknown data set {name!r}, and no file or folder.{nearest(name, DATASETS)} "
             f"Or give the path of your own data: {FORMATS}."
         )
     if data_dir is not None and not os.path.isdir(data_dir):
