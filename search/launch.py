@@ -187,9 +187,8 @@ def _ended(record: StudyRecord) -> str:
             f"{ended} {resume} --time-budget {2 * cut_at:g}` gives it more time for the trials "
             "that it did not come to."
         )
-    if confirms:
-        ended += f" {resume} --confirm-seeds +8` gives it eight more seeds."
-    return f"{ended} {resume} --trials +50` gives it 50 more trials."
+    seeds = ", `--confirm-seeds +8` eight more seeds" if confirms else ""
+    return f"{ended} {resume} --trials +50` gives it 50 more trials{seeds}."
 
 
 def known_study(settings: StudySettings) -> StudyRecord | None:
