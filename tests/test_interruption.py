@@ -299,7 +299,7 @@ def test_ctrl_c_in_a_terminal_saves_every_trial_and_says_how_to_go_on(
     tmp_path: Path, terminal: list[Terminal]
 ) -> None:
     """The terminal sends it to all processes of the group, Ray's among them."""
-    shown = _open(terminal, f"run --study cut {LONG.replace('40', '4000')}", tmp_path)
+    shown = _open(terminal, f"run --study cut {LONG.replace('40', '40000')}", tmp_path)
     _wait_for_epochs(tmp_path, shown.read)
     shown.press("\x03")
     began = time.monotonic()
@@ -334,7 +334,7 @@ def test_a_study_that_was_asked_to_stop_ends_as_if_it_had_not_been(
 @pytest.mark.slow
 @pytest.mark.alone
 def test_ctrl_c_twice_stops_at_once(tmp_path: Path, terminal: list[Terminal]) -> None:
-    shown = _open(terminal, f"run --study cut {LONG.replace('40', '4000')}", tmp_path)
+    shown = _open(terminal, f"run --study cut {LONG.replace('40', '40000')}", tmp_path)
     _wait_for_epochs(tmp_path, shown.read)
     shown.press("\x03")
     shown.until("stopping: up to 20 s")
