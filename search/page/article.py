@@ -95,6 +95,11 @@ class ReportContent:
         return sorted(measured, key=lambda t: (-(t.val_accuracy or 0.0), t.number))
 
     @property
+    def shipped_trial(self) -> TrialRecord | None:
+        """The trial whose model was tested, and is registered; None where there is none."""
+        return next((t for t in self.trials if t.number == self.shipped), None)
+
+    @property
     def own_openings(self) -> int:
         """How often this study itself has opened the test split so far."""
         return sum(opening.study == self.study for opening in self.openings)
@@ -337,6 +342,11 @@ def name_of(candidate: Candidate) -> str:
         return "baseline (champion's configuration)" if candidate.is_champion else "baseline"
     config_id = candidate.config.config_id
     return f"{config_id} (champion's configuration)" if candidate.is_champion else config_id
+
+
+def often(count: int) -> str:
+    """How many times, as people say it: never, once, 2 times."""
+    return f"{count} times" if count > 1 else "once" if count else "never"
 
 
 def times(value: float, reference: float) -> str:

@@ -19,6 +19,7 @@ from search.page.article import (
     Text,
     counted,
     listed,
+    often,
     share,
     span,
 )
@@ -47,7 +48,6 @@ def model(content: ReportContent) -> Iterator[Chapter]:
     ]
     if content.model is not None:
         details.append(("in MLflow", content.model.uri))
-    opened = "once" if verdict.openings == 1 else f"{verdict.openings} times"
     data = f"{facts.get('data', 'the data set')}, fingerprint {facts.get('fingerprint', UNKNOWN)}"
     details += [
         ("input", f"raw images, float32 (n, {_shape(facts)}), as they are in the data set"),
@@ -61,7 +61,7 @@ def model(content: ReportContent) -> Iterator[Chapter]:
         (
             "evaluation data",
             f"{verdict.images:,} locked test images, fingerprint "
-            f"{facts.get('test_fingerprint', UNKNOWN)}, opened {opened} so far",
+            f"{facts.get('test_fingerprint', UNKNOWN)}, opened {often(verdict.openings)} so far",
         ),
         (
             "metrics",
@@ -89,7 +89,7 @@ def model(content: ReportContent) -> Iterator[Chapter]:
 
 def _made(content: ReportContent) -> str:
     """When, and with what."""
-    trial = next((t for t in content.trials if t.number == content.shipped), None)
+    trial = content.shipped_trial
     ended = trial.ended_ms if trial else None
     when = f", trained on {datetime.fromtimestamp(ended / 1000, UTC):%Y-%m-%d}" if ended else ""
     versions = content.facts.get("versions")

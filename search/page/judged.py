@@ -21,6 +21,7 @@ from search.page.article import (
     latency,
     listed,
     name_of,
+    often,
     row,
     share,
     size,
@@ -50,7 +51,7 @@ def test_split(content: ReportContent) -> Iterator[Chapter]:
 
 def _shipped(content: ReportContent) -> Iterator[Block]:
     """Of a configuration's runs, one is the model."""
-    trial = next((t for t in content.trials if t.number == content.shipped), None)
+    trial = content.shipped_trial
     if trial is None or trial.totals is None:
         return
     others = ""
@@ -136,8 +137,8 @@ def _openings(content: ReportContent, count: int) -> Iterator[Block]:
         own = content.own_openings
         done = "left the test split locked"
         if own:
-            done = f"opened the test split {_often(own)}, for an earlier verdict, and not again"
-        yield Text(f"This study {done}. Other studies opened it: {_often(count - own)}.")
+            done = f"opened the test split {often(own)}, for an earlier verdict, and not again"
+        yield Text(f"This study {done}. Other studies opened it: {often(count - own)}.")
     elif count > 1:
         yield Text(
             f"This test split has been opened {count} times. Each further look makes its figures a "
@@ -155,10 +156,6 @@ def _openings(content: ReportContent, count: int) -> Iterator[Block]:
         ]
         names = ("opening", "time (UTC)", "study", "reason")
         yield Table("Openings of this test split", columns(*names, text=(0, 1, 2), wide=(3,)), rows)
-
-
-def _often(count: int) -> str:
-    return f"{count} times" if count > 1 else "once" if count else "never"
 
 
 def _time(milliseconds_since_1970: int) -> str:
